@@ -1,0 +1,26 @@
+# One shared object per CPU target, so that inline functions compiled for one never run on another.
+set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/cpu_prefill.cc
+                csrc/attention/cpu_backward.cc csrc/attention/cpu_decode.cc
+                csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc)
+
+function(warploom_cpu_target name)
+  set(library warploom_${name})
+  add_library(${library} SHARED ${cpu_sources})
+  target_compile_definitions(${library} PRIVATE WL_TARGET=${name} WL_TARGET_${name}=1)
+  target_compile_options(${library} PRIVATE ${ARGN} -O3 -fno-math-errno -fno-trapping-math
+                                            -ffp-contract=fast)
+  target_link_libraries(${library} PRIVATE warploom warploom_options OpenMP::OpenMP_CXX)
+  warploom_seal(${library})
+  install(TARGETS ${library} LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER})
+endfunction()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  warploom_cpu_target(cpu_baseline -march=x86-64)
+  warploom_cpu_target(cpu_v3 -march=x86-64-v3)
+  warploom_cpu_target(cpu_avx512 -march=x86-64-v4 -mavx512vnni -mavx512bf16
+                      -mprefer-vector-width=512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  warploom_cpu_target(cpu_aarch64 -march=armv8-a)
+else()
+  message(FATAL_ERROR "no CPU target for ${CMAKE_SYSTEM_PROCESSOR}")
+endif()

@@ -1,0 +1,85 @@
+// The C entry points: validate, select, run. Nothing else.
+#include "warploom/attention.h"
+
+#include "attention/kernels.h"
+#include "attention/validate.h"
+
+namespace warploom::attention {
+namespace {
+
+Request request_of(const char* op, const wl_exec& exec, int32_t dtype, int64_t d, int64_t dv,
+                   uint64_t features) {
+  return {{op, wl_device(exec.device), exec.device_index, features, exec.kernel},
+          wl_dtype(dtype),
+          d,
+          dv};
+}
+
+uint64_t features_of(const wl_mask& mask, float softcap, int64_t h, int64_t hk, int64_t d,
+                     int64_t dv) {
+  uint64_t bits = 0;
+  if (mask.kind == WL_MASK_WINDOW) bits |= feature::WINDOW;
+  if (softcap != 0) bits |= feature::SOFTCAP;
+  if (h != hk) bits |= feature::GROUPED;
+  if (d != dv) bits |= feature::VALUE_DIM;
+  return bits;
+}
+
+uint64_t features_of(const wl_attention_problem& p) {
+  return features_of(p.mask, p.softcap, p.h, p.hk, p.d, p.dv) |
+         (p.cu_seqlens_q ? feature::RAGGED : 0);
+}
+
+Request request_of(const wl_attention_forward_params& p) {
+  return request_of("prefill", p.exec, p.problem.dtype, p.problem.d, p.problem.dv,
+                    features_of(p.problem));
+}
+
+Request request_of(const wl_attention_backward_params& p) {
+  return request_of("backward", p.exec, p.problem.dtype, p.problem.d, p.problem.dv,
+                    features_of(p.problem) | (p.grad_lse ? feature::GRAD_LSE : 0));
+}
+
+Request request_of(const wl_attention_decode_params& p) {
+  return request_of(
+      "decode", p.exec, p.dtype, p.d, p.dv,
+      features_of(p.mask, p.softcap, p.h, p.hk, p.d, p.dv) | (p.page_table ? feature::PAGED : 0));
+}
+
+template <class Params>
+wl_status validate_and_run(const Params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run(request_of(*params), params);
+}
+
+}  // namespace
+}  // namespace warploom::attention
+
+using namespace warploom;
+using namespace warploom::attention;
+
+extern "C" {
+
+wl_status wl_attention_forward(const wl_attention_forward_params* params) {
+  return validate_and_run(params);
+}
+
+wl_status wl_attention_backward(const wl_attention_backward_params* params) {
+  return validate_and_run(params);
+}
+
+wl_status wl_attention_decode(const wl_attention_decode_params* params) {
+  return validate_and_run(params);
+}
+
+wl_status wl_attention_merge(const wl_attention_merge_params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run(request_of("merge", params->exec, params->dtype, 0, params->dv, 0), params);
+}
+
+wl_status wl_page_write(const wl_page_write_params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run(
+      request_of("page_write", params->exec, params->dtype, params->d, params->dv, 0), params);
+}
+}

@@ -1,0 +1,114 @@
+#include "attention/kernels.h"
+
+#include "warploom/attention.h"
+
+namespace warploom::attention {
+namespace {
+
+using namespace feature;
+
+enum Index : int {
+#define KERNEL(name, ...) index_of_##name,
+#include "attention/kernels.def"
+#undef KERNEL
+};
+
+constexpr Kernel kKernels[] = {
+#define KERNEL(name, op, target, dtype, d_max, d_step, features, score) \
+  {{index_of_##name, #name, #op, Target::target, features, score}, dtype, d_max, d_step},
+#include "attention/kernels.def"
+#undef KERNEL
+};
+
+constexpr const char* kFeatureNames[] = {
+#define FEATURE(name, bit) #name,
+#include "attention/features.def"
+#undef FEATURE
+};
+
+constexpr const char* kDtypeNames[] = {"float32", "float16", "bfloat16"};
+
+}  // namespace
+
+std::string Kernel::refuse(const Request& request) const {
+  if (dtype != request.dtype) return std::string("it is for ") + kDtypeNames[dtype];
+  if (d_max && (request.d > d_max || request.dv > d_max)) {
+    return "head dims up to " + std::to_string(d_max) + " only";
+  }
+  if (request.d % d_step || request.dv % d_step) {
+    return "head dims must be multiples of " + std::to_string(d_step);
+  }
+  return missing_features(request.features, features, kFeatureNames);
+}
+
+std::span<const Kernel> kernels() { return kKernels; }
+
+std::span<const char* const> feature_names() { return kFeatureNames; }
+
+std::string describe(const Request& request) {
+  static constexpr const char* devices[] = {"cpu", "cuda", "hip"};
+  std::string text = std::string("attention ") + request.op + " of " + kDtypeNames[request.dtype] +
+                     " on " + devices[request.device] + ", d " + std::to_string(request.d) +
+                     ", dv " + std::to_string(request.dv);
+  for (size_t bit = 0; bit < std::size(kFeatureNames); ++bit) {
+    if (request.features >> bit & 1) text += std::string(", ") + kFeatureNames[bit];
+  }
+  if (request.kernel) text += std::string(", kernel=") + request.kernel;
+  return text;
+}
+
+wl_status select_and_run(const Request& request, const void* params) {
+  const Kernel* kernel = choose(kernels(), request);
+  if (!kernel)
+    return fail_text(WL_UNSUPPORTED, nothing_fits(kernels(), request, describe(request)));
+  return run_kernel("attention", *kernel, params);
+}
+
+}  // namespace warploom::attention
+
+extern "C" {
+
+wl_status wl_attention_explain(const wl_attention_request* r, char* text, size_t capacity,
+                               size_t* needed) {
+  using namespace warploom;
+  if (!r || r->struct_size != sizeof *r) return fail(WL_INVALID, "request: wrong struct_size");
+  if (r->dtype < WL_F32 || r->dtype > WL_BF16)
+    return fail(WL_INVALID, "dtype is %d: must be 0 to 2", r->dtype);
+  if (r->device < WL_CPU || r->device > WL_HIP)
+    return fail(WL_INVALID, "device is %d: must be 0 to 2", r->device);
+  const attention::Request request{
+      {r->op, wl_device(r->device), r->device_index, r->features, r->kernel},
+      wl_dtype(r->dtype),
+      r->d,
+      r->dv};
+  return copy_text(explain_json(attention::kernels(), request), text, capacity, needed);
+}
+
+wl_status wl_attention_list_kernels(char* text, size_t capacity, size_t* needed) {
+  using namespace warploom;
+  Json json;
+  json.open('[');
+  for (const attention::Kernel& kernel : attention::kernels()) {
+    const std::string reason = why_unavailable(kernel.target, 0);
+    json.open('{');
+    json.field("name", kernel.name);
+    json.field("op", kernel.op);
+    json.field("dtype", attention::kDtypeNames[kernel.dtype]);
+    json.field("target", info(kernel.target).name);
+    json.field("needs", info(kernel.target).needs);
+    json.field("max_head_dim", kernel.d_max);
+    json.field("head_dim_multiple", kernel.d_step);
+    json.field("score", int64_t{kernel.score});
+    json.open("features", '[');
+    for (size_t bit = 0; bit < attention::feature_names().size(); ++bit) {
+      if (kernel.features >> bit & 1) json.value(attention::feature_names()[bit]);
+    }
+    json.close(']');
+    json.field("available", reason.empty());
+    json.field("reason", reason);
+    json.close('}');
+  }
+  json.close(']');
+  return copy_text(json.text(), text, capacity, needed);
+}
+}
