@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: cases, the comparison rule, the emulator."""
