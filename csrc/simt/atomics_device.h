@@ -9,8 +9,8 @@ template <order O, scope S, class P>
 SIMT_DEVICE auto atomic_load(P p, int64_t i, site = site::current()) {
   using T = std::remove_cvref_t<decltype(*device::address(p, 0))>;
   static_assert(sizeof(T) == 4 && (O == order::relaxed || O == order::acquire));
-  return number::bit_cast<T>(device::atomic_load_bits<O, S>(
-      reinterpret_cast<const uint32_t*>(device::address(p, i))));
+  return number::bit_cast<T>(
+      device::atomic_load_bits<O, S>(reinterpret_cast<const uint32_t*>(device::address(p, i))));
 }
 template <order O, scope S, class P, class T>
 SIMT_DEVICE void atomic_store(P p, int64_t i, T value, site = site::current()) {

@@ -3,12 +3,11 @@
 //
 //   template <class M> struct my_kernel {
 //     using machine = M;
-//     struct params { simt::global<const float> x; simt::global<float> y; int64_t n; };  // plain data
-//     static constexpr const char* name = "my_kernel";
-//     static constexpr int threads = 128;      // of a block: a multiple of M::lanes
-//     static constexpr int min_blocks = 1;     // resident per multiprocessor, for the compiler
-//     static constexpr bool all_resident = false;  // true: blocks wait for each other
-//     SIMT_DEVICE static void run(const params& p);
+//     struct params { simt::global<const float> x; simt::global<float> y; int64_t n; };  // plain
+//     data static constexpr const char* name = "my_kernel"; static constexpr int threads = 128; //
+//     of a block: a multiple of M::lanes static constexpr int min_blocks = 1;     // resident per
+//     multiprocessor, for the compiler static constexpr bool all_resident = false;  // true: blocks
+//     wait for each other SIMT_DEVICE static void run(const params& p);
 //   };
 //   simt::outcome o = simt::launch<my_kernel<M>>({gx, gy, gz}, smem_bytes, stream, params);
 #pragma once
@@ -56,15 +55,10 @@ template <class Kernel>
 outcome launch(grid g, int64_t smem_bytes, void*, const typename Kernel::params& params) {
   static_assert(std::is_trivially_copyable_v<typename Kernel::params>);
   static_assert(Kernel::threads % Kernel::machine::lanes == 0);
-  const emulator::grid_spec spec{Kernel::name,
-                                 {g.x, g.y, g.z},
-                                 Kernel::threads,
-                                 Kernel::machine::lanes,
-                                 smem_bytes,
-                                 Kernel::all_resident};
+  const emulator::grid_spec spec{Kernel::name,           {g.x, g.y, g.z}, Kernel::threads,
+                                 Kernel::machine::lanes, smem_bytes,      Kernel::all_resident};
   return {emulator::run(
-      spec,
-      [](const void* p) { Kernel::run(*static_cast<const typename Kernel::params*>(p)); },
+      spec, [](const void* p) { Kernel::run(*static_cast<const typename Kernel::params*>(p)); },
       &params)};
 }
 
@@ -163,8 +157,7 @@ outcome launch(grid g, int64_t smem_bytes, void* stream, const typename Kernel::
   const dim3 blocks(static_cast<unsigned>(g.x), static_cast<unsigned>(g.y),
                     static_cast<unsigned>(g.z));
   const auto start = Kernel::all_resident ? device::launch_cooperative : device::launch_plain;
-  const auto e = start(kernel, blocks, dim3(Kernel::threads), args,
-                       static_cast<size_t>(smem_bytes),
+  const auto e = start(kernel, blocks, dim3(Kernel::threads), args, static_cast<size_t>(smem_bytes),
                        static_cast<device::platform_stream>(stream));
   if (e != device::success) return device::refused(Kernel::name, "launch", e);
   return {};

@@ -21,7 +21,7 @@ struct mma32 {
   static constexpr int lanes = 32;
   static constexpr int elements = 8;  // of each operand, per lane
   static constexpr int registers = 4;
-  static constexpr int run = 2;       // neighbouring elements that lie in neighbouring columns
+  static constexpr int run = 2;        // neighbouring elements that lie in neighbouring columns
   static constexpr int row_slots = 2;  // different rows of C that one lane holds
   static constexpr int row_mask_low = 1, row_mask_high = 2;  // lanes that share a row: xor bits
   static constexpr int col_mask_low = 4, col_mask_high = 16;

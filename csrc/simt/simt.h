@@ -8,11 +8,11 @@
 #include "simt/target.h"
 
 #if defined(WARPLOOM_SIMT_CUDA)
+#include "simt/atomics_device.h"
 #include "simt/words_cuda.h"
-#include "simt/atomics_device.h"
 #elif defined(WARPLOOM_SIMT_HIP)
-#include "simt/words_hip.h"
 #include "simt/atomics_device.h"
+#include "simt/words_hip.h"
 #else
 #include "simt/words_emulated.h"
 #endif

@@ -96,10 +96,10 @@ class copy_ticket {
   SIMT_DEVICE void copy(int, shared<T> to, global<const std::type_identity_t<T>> from, bool inside,
                         site = site::current()) {
     const int bytes = inside ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     device::shared_address(to.offset)),
-                 "l"(from.p), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(device::shared_address(to.offset)),
+        "l"(from.p), "r"(bytes)
+        : "memory");
   }
   SIMT_DEVICE void commit(site = site::current()) {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -113,20 +113,22 @@ class copy_ticket {
 namespace device {
 
 // PTX spells order and scope in the opcode; T is one of int32_t, uint32_t, uint64_t, float.
-#define WARPLOOM_SIMT_SCOPED(S, STATEMENT)               \
-  if constexpr ((S) == scope::block) {                   \
-    STATEMENT("cta");                                    \
-  } else if constexpr ((S) == scope::device) {           \
-    STATEMENT("gpu");                                    \
-  } else {                                               \
-    STATEMENT("sys");                                    \
+#define WARPLOOM_SIMT_SCOPED(S, STATEMENT)     \
+  if constexpr ((S) == scope::block) {         \
+    STATEMENT("cta");                          \
+  } else if constexpr ((S) == scope::device) { \
+    STATEMENT("gpu");                          \
+  } else {                                     \
+    STATEMENT("sys");                          \
   }
 
 template <order O, scope S>
 SIMT_DEVICE uint32_t atomic_load_bits(const uint32_t* p) {
   uint32_t v;
-#define WARPLOOM_ACQ(SC) asm volatile("ld.acquire." SC ".b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory")
-#define WARPLOOM_RLX(SC) asm volatile("ld.relaxed." SC ".b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory")
+#define WARPLOOM_ACQ(SC) \
+  asm volatile("ld.acquire." SC ".b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory")
+#define WARPLOOM_RLX(SC) \
+  asm volatile("ld.relaxed." SC ".b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory")
   if constexpr (O == order::acquire) {
     WARPLOOM_SIMT_SCOPED(S, WARPLOOM_ACQ)
   } else {

@@ -45,8 +45,7 @@ SIMT_DEVICE void store(global<T> p, int64_t i, std::type_identity_t<T> value,
   *device::address(p, i) = value;
 }
 template <class T>
-SIMT_DEVICE void store(shared<T> p, int i, std::type_identity_t<T> value,
-                       site = site::current()) {
+SIMT_DEVICE void store(shared<T> p, int i, std::type_identity_t<T> value, site = site::current()) {
   *device::address(p, i) = value;
 }
 template <int N, class T>

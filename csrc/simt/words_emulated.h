@@ -145,12 +145,14 @@ class copy_ticket {
   copy_ticket& operator=(const copy_ticket&) = delete;
 
   template <class T>
-  void copy(int i, shared<T> to, global<const std::type_identity_t<T>> from, bool inside, site at = site::current()) {
+  void copy(int i, shared<T> to, global<const std::type_identity_t<T>> from, bool inside,
+            site at = site::current()) {
     if (!emulator::ticket_copy(state_, i, N, at)) return;
-    char* target = emulator::touch_shared(emulator::access::copy, to.offset, 16, to.low, to.high, at);
+    char* target =
+        emulator::touch_shared(emulator::access::copy, to.offset, 16, to.low, to.high, at);
     const char* source = reinterpret_cast<const char*>(from.p);
-    const bool reads =
-        inside && emulator::touch_global(emulator::access::read, source, 16, {from.low, from.high}, at);
+    const bool reads = inside && emulator::touch_global(emulator::access::read, source, 16,
+                                                        {from.low, from.high}, at);
     pending_[i] = {target, reads ? source : nullptr, to.offset};
   }
   void commit(site at = site::current()) { emulator::ticket_commit(state_, N, at); }

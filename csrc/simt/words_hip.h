@@ -84,8 +84,8 @@ class copy_ticket {
   copy_ticket& operator=(const copy_ticket&) = delete;
 
   template <class T>
-  SIMT_DEVICE void copy(int i, shared<T> to, global<const std::type_identity_t<T>> from, bool inside,
-                        site = site::current()) {
+  SIMT_DEVICE void copy(int i, shared<T> to, global<const std::type_identity_t<T>> from,
+                        bool inside, site = site::current()) {
     to_[i] = to.offset;
     data_[i] = inside ? *reinterpret_cast<const vec<uint32_t, 4>*>(from.p) : vec<uint32_t, 4>{};
   }
@@ -124,8 +124,8 @@ SIMT_DEVICE T fetch_max(T* p, T v) {
 template <order O, scope S, class T>
 SIMT_DEVICE T compare_exchange(T* p, T expected, T desired) {
   T found = expected;
-  constexpr int failure = O == order::relaxed || O == order::release ? __ATOMIC_RELAXED
-                                                                     : __ATOMIC_ACQUIRE;
+  constexpr int failure =
+      O == order::relaxed || O == order::release ? __ATOMIC_RELAXED : __ATOMIC_ACQUIRE;
   __hip_atomic_compare_exchange_strong(p, &found, desired, memory_order<O>, failure,
                                        memory_scope<S>);
   return found;

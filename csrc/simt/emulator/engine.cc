@@ -10,12 +10,18 @@ const thread_info* running = nullptr;
 
 const char* to_string(rendezvous r) {
   switch (r) {
-    case rendezvous::none: return "nothing";
-    case rendezvous::sync_warp: return "sync_warp";
-    case rendezvous::shuffle: return "a shuffle";
-    case rendezvous::vote: return "a vote";
-    case rendezvous::fragment_load: return "a fragment load";
-    case rendezvous::matrix_product: return "a matrix product";
+    case rendezvous::none:
+      return "nothing";
+    case rendezvous::sync_warp:
+      return "sync_warp";
+    case rendezvous::shuffle:
+      return "a shuffle";
+    case rendezvous::vote:
+      return "a vote";
+    case rendezvous::fragment_load:
+      return "a fragment load";
+    case rendezvous::matrix_product:
+      return "a matrix product";
   }
   return "?";
 }
@@ -218,8 +224,8 @@ void engine::meet(rendezvous what, void* offer, void (*op)(warp&), site at) {
   progress();
   op(w);
   for (fiber& g : w.fibers) g.now = state::ready;
-  w.ready = (w.lanes == 64 ? ~uint64_t{0} : (uint64_t{1} << w.lanes) - 1) &
-            ~(uint64_t{1} << f.lane);
+  w.ready =
+      (w.lanes == 64 ? ~uint64_t{0} : (uint64_t{1} << w.lanes) - 1) & ~(uint64_t{1} << f.lane);
   w.turn = static_cast<int>(random() % static_cast<uint64_t>(w.lanes));
   if (!w.listed) {
     w.listed = true;
@@ -342,8 +348,8 @@ fiber* engine::resolve_stall() {
   f->now = state::ready;
   if (config.expired_wait_is_fault) {
     current_ = f;
-    found(fault::endless_wait, "waits for a value that nothing which still runs can bring" + unstarted(),
-          f->at);
+    found(fault::endless_wait,
+          "waits for a value that nothing which still runs can bring" + unstarted(), f->at);
   }
   return f;
 }
@@ -351,7 +357,8 @@ fiber* engine::resolve_stall() {
 std::string engine::unstarted() const {
   if (pending_.empty()) return "";
   return "; " + std::to_string(pending_.size()) +
-         " blocks have not started: a kernel whose blocks wait for each other must set all_resident";
+         " blocks have not started: a kernel whose blocks wait for each other must set "
+         "all_resident";
 }
 
 void engine::report_deadlock() {
@@ -375,8 +382,7 @@ void engine::report_deadlock() {
   for (const auto& b : resident_) {
     if (!b->first_arrived) continue;
     current_ = const_cast<fiber*>(b->first_arrived);
-    found(fault::deadlock, "waits in sync_block, and no thread can run any more",
-          current_->at);
+    found(fault::deadlock, "waits in sync_block, and no thread can run any more", current_->at);
     return;
   }
 }
@@ -402,7 +408,8 @@ std::string engine::run(const grid_spec& spec, void (*body)(const void*), const 
   pending_.resize(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) pending_[static_cast<size_t>(i)] = i;
   for (size_t i = pending_.size(); i > 1; --i) std::swap(pending_[i - 1], pending_[random() % i]);
-  const auto limit = static_cast<size_t>(spec.all_resident ? count : std::max(1, config.resident_blocks));
+  const auto limit =
+      static_cast<size_t>(spec.all_resident ? count : std::max(1, config.resident_blocks));
   adopt_thread(main_);
 
   while (!abandoned_) {

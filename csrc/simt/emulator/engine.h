@@ -30,7 +30,7 @@ struct fiber : thread_info {
   rendezvous what = rendezvous::none;
   void* offer = nullptr;  // what this lane brings to a rendezvous and takes from it
   site at;
-  uint64_t commits = 0;   // of copy tickets
+  uint64_t commits = 0;  // of copy tickets
   uint32_t copies_under_way = 0;
 };
 

@@ -154,8 +154,7 @@ void adopt_thread([[maybe_unused]] context& c) {
 
 void switch_to(context& from, context& to, bool forever) {
 #if defined(WARPLOOM_FIBER_ASAN)
-  __sanitizer_start_switch_fiber(forever ? nullptr : &from.fake_stack, to.stack_low,
-                                 to.stack_size);
+  __sanitizer_start_switch_fiber(forever ? nullptr : &from.fake_stack, to.stack_low, to.stack_size);
   warploom_simt_switch(&from.sp, to.sp);
   __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #else

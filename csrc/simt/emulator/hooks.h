@@ -44,11 +44,11 @@ void mfma_16x16x16(float* d, const uint32_t* a, const uint32_t* b, operand type,
 
 struct ticket_state {
   enum phase : uint8_t { open, committed } phase = open;
-  uint32_t copied = 0;     // bit i: slot i was used since the last landing
+  uint32_t copied = 0;        // bit i: slot i was used since the last landing
   uint64_t committed_as = 0;  // running number of this thread's commits
 };
 struct pending_copy {
-  char* target;  // null: the copy was refused
+  char* target;        // null: the copy was refused
   const char* source;  // null: fill with zeros
   uint32_t offset;
 };

@@ -27,7 +27,8 @@ char* touch_shared(access kind, int64_t offset, uint32_t bytes, uint32_t low, ui
                    site at) {
   engine& e = the_engine();
   block& b = e.current_block();
-  if (offset < low || offset + bytes > high || offset + bytes > static_cast<int64_t>(b.shared.size())) {
+  if (offset < low || offset + bytes > high ||
+      offset + bytes > static_cast<int64_t>(b.shared.size())) {
     e.found(fault::out_of_bounds,
             "shared access of " + std::to_string(bytes) + " bytes at byte " +
                 std::to_string(offset - low) + " of a region of " + std::to_string(high - low) +

@@ -8,15 +8,24 @@ namespace warploom::simt::emulator {
 
 const char* to_string(fault f) {
   switch (f) {
-    case fault::race: return "race";
-    case fault::unwritten: return "read of unwritten memory";
-    case fault::out_of_bounds: return "out of bounds";
-    case fault::not_landed: return "copy not landed";
-    case fault::ticket: return "misused copy ticket";
-    case fault::divergence: return "divergence";
-    case fault::endless_wait: return "endless wait";
-    case fault::deadlock: return "deadlock";
-    case fault::launch: return "invalid launch";
+    case fault::race:
+      return "race";
+    case fault::unwritten:
+      return "read of unwritten memory";
+    case fault::out_of_bounds:
+      return "out of bounds";
+    case fault::not_landed:
+      return "copy not landed";
+    case fault::ticket:
+      return "misused copy ticket";
+    case fault::divergence:
+      return "divergence";
+    case fault::endless_wait:
+      return "endless wait";
+    case fault::deadlock:
+      return "deadlock";
+    case fault::launch:
+      return "invalid launch";
   }
   return "?";
 }
@@ -58,10 +67,9 @@ struct vote_offer {
 uint32_t shuffle(uint32_t value, int from_lane, int lanes, site at) {
   shuffle_offer mine{value, 0, from_lane};
   if (from_lane < 0 || from_lane >= lanes) {
-    the_engine().found(fault::out_of_bounds,
-                       "shuffles from lane " + std::to_string(from_lane) + " of " +
-                           std::to_string(lanes),
-                       at);
+    the_engine().found(
+        fault::out_of_bounds,
+        "shuffles from lane " + std::to_string(from_lane) + " of " + std::to_string(lanes), at);
     mine.from = 0;
   }
   the_engine().meet(
@@ -69,7 +77,8 @@ uint32_t shuffle(uint32_t value, int from_lane, int lanes, site at) {
       [](warp& w) {
         for (fiber& f : w.fibers) {
           auto& to = *static_cast<shuffle_offer*>(f.offer);
-          to.result = static_cast<shuffle_offer*>(w.fibers[static_cast<size_t>(to.from)].offer)->value;
+          to.result =
+              static_cast<shuffle_offer*>(w.fibers[static_cast<size_t>(to.from)].offer)->value;
         }
       },
       at);
