@@ -3,12 +3,29 @@ set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/
                 csrc/attention/cpu_backward.cc csrc/attention/cpu_decode.cc
                 csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc)
 
+set(cpu_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+
+# Programs that test the loops' parts in C++, one per CPU target. They exit with 77 where the
+# processor cannot run the target.
+function(warploom_cpu_tests name)
+  foreach(test gemm)
+    set(program cpu_${test}_test_${name})
+    add_executable(${program} tests/attention/cpu/${test}_test.cc)
+    target_compile_options(${program} PRIVATE ${ARGN} ${cpu_flags})
+    target_link_libraries(${program} PRIVATE warploom_options)
+    add_test(NAME ${program} COMMAND ${program})
+    set_tests_properties(${program} PROPERTIES SKIP_RETURN_CODE 77)
+  endforeach()
+endfunction()
+
 function(warploom_cpu_target name)
+  if(WARPLOOM_BUILD_TESTS)
+    warploom_cpu_tests(${name} ${ARGN})
+  endif()
   set(library warploom_${name})
   add_library(${library} SHARED ${cpu_sources})
   target_compile_definitions(${library} PRIVATE WL_TARGET=${name} WL_TARGET_${name}=1)
-  target_compile_options(${library} PRIVATE ${ARGN} -O3 -fno-math-errno -fno-trapping-math
-                                            -ffp-contract=fast)
+  target_compile_options(${library} PRIVATE ${ARGN} ${cpu_flags})
   target_link_libraries(${library} PRIVATE warploom warploom_options OpenMP::OpenMP_CXX)
   warploom_seal(${library})
   install(TARGETS ${library} LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER})
