@@ -58,14 +58,14 @@ SIMT_DEVICE Frag from_registers(vec<uint32_t, 4> r) {
 // Four neighbouring elements of one row, and four of one column.
 template <class Frag, class T, int Cols>
 SIMT_DEVICE Frag row_of_four(tile<T, Cols> t, int row, int col, site at) {
-  const auto v = number::bit_cast<vec<uint32_t, 2>>(load_vec<4>(t.at(row, col), 0, at));
+  const auto v = number::bit_cast<vec<uint32_t, 2>>(device::fragment_vec<4>(t.at(row, col), at));
   return {{v[0], v[1]}};
 }
 template <class Frag, class T, int Cols>
 SIMT_DEVICE Frag column_of_four(tile<T, Cols> t, int row, int col, site at) {
   uint32_t e[4];
   SIMT_UNROLL
-  for (int i = 0; i < 4; ++i) e[i] = load(t.at(row + i, col), 0, at).bits;
+  for (int i = 0; i < 4; ++i) e[i] = device::fragment_vec<1>(t.at(row + i, col), at)[0].bits;
   return {{e[0] | e[1] << 16, e[2] | e[3] << 16}};
 }
 

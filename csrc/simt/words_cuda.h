@@ -49,6 +49,9 @@ SIMT_DEVICE void mma_m16n8k16(float* c, const uint32_t* a, const uint32_t* b, si
 
 SIMT_DEVICE void converge(site) {}
 
+template <int N, class T>
+vec<T, N> fragment_vec(shared<T>, site) = delete;
+
 template <class T>
 void mfma_16x16x16(float*, const uint32_t*, const uint32_t*, site) = delete;
 

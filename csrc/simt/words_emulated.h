@@ -132,6 +132,14 @@ void mfma_16x16x16(float* d, const uint32_t* a, const uint32_t* b, site at) {
   emulator::mfma_16x16x16(d, a, b, emulator::element<T>(), at);
 }
 inline void converge(site at) { emulator::converge(at); }
+template <int N, class T>
+vec<T, N> fragment_vec(shared<T> p, site at) {
+  vec<T, N> value{};
+  if (const void* from = emulator::reach(emulator::access::fragment, p, 0, N, at)) {
+    std::memcpy(&value, from, sizeof(value));
+  }
+  return value;
+}
 
 }  // namespace device
 

@@ -31,6 +31,10 @@ SIMT_DEVICE void mfma_16x16x16(float* d, const uint32_t* a, const uint32_t* b, s
 }
 
 SIMT_DEVICE void converge(site) {}
+template <int N, class T>
+SIMT_DEVICE vec<T, N> fragment_vec(shared<T> p, site at) {
+  return load_vec<N>(p, 0, at);
+}
 
 template <bool Trans, class T>
 vec<uint32_t, 4> ldmatrix_x4(shared<T>, site) = delete;

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "simt/emulator/memory.h"
+
 namespace warploom::simt::emulator {
 
 const thread_info* running = nullptr;
@@ -56,6 +58,9 @@ std::string launch_error(const grid_spec& s) {
   if (s.smem_bytes < 0 || s.smem_bytes > 227 * 1024) {
     return std::to_string(s.smem_bytes) + " bytes of shared memory: at most 232448";
   }
+  const double threads = static_cast<double>(s.blocks[0]) * static_cast<double>(s.blocks[1]) *
+                         static_cast<double>(s.blocks[2]) * s.threads;
+  if (threads >= 268435456.0) return "more than 2^28 threads: too many to emulate";
   return "";
 }
 
@@ -113,12 +118,13 @@ void engine::admit() {
   const int64_t number = pending_.back();
   pending_.pop_back();
   auto b = std::make_unique<block>();
-  b->number = number;
+  b->number = static_cast<uint32_t>(number);
   b->index[0] = number % spec_.blocks[0];
   b->index[1] = number / spec_.blocks[0] % spec_.blocks[1];
   b->index[2] = number / spec_.blocks[0] / spec_.blocks[1];
   b->threads = spec_.threads;
   b->shared.resize(static_cast<size_t>(spec_.smem_bytes));
+  b->cells.resize(b->shared.size() / 16 + 1);
   b->warps.resize(static_cast<size_t>(spec_.threads / spec_.lanes));
   for (size_t i = 0; i < b->warps.size(); ++i) {
     warp& w = b->warps[i];
@@ -135,6 +141,7 @@ void engine::admit() {
         f.grid[d] = static_cast<int>(spec_.blocks[d]);
       }
       f.home = &w;
+      f.number = b->number * static_cast<uint32_t>(spec_.threads) + static_cast<uint32_t>(f.thread);
       f.lane = lane;
       f.memory = stacks_.take();
       prepare(f.ctx, f.memory, &engine::enter, &f);
@@ -145,6 +152,7 @@ void engine::admit() {
 }
 
 void engine::retire(block& b) {
+  memory_retire(b);
   for (warp& w : b.warps) {
     for (fiber& f : w.fibers) stacks_.give(f.memory);
     if (w.listed) listed_.erase(std::find(listed_.begin(), listed_.end(), &w));
@@ -169,6 +177,12 @@ void engine::leave() {
   ++w.left;
   ++b.left;
   progress();
+  if (f.copies_under_way > 0) {
+    found(fault::ticket,
+          "leaves the kernel with " + std::to_string(f.copies_under_way) +
+              " copies that never landed",
+          f.last_copy);
+  }
   if (w.arrived > 0) {
     for (const fiber& g : w.fibers) {
       if (g.now == state::at_warp) {
@@ -188,7 +202,13 @@ void engine::leave() {
   schedule();
 }
 
-void engine::progress() { idle_ = 0; }
+void engine::progress() { idle_ = steps_ = 0; }
+
+void engine::endless_loop(site at) {
+  steps_ = 0;
+  abandon(fault::endless_wait,
+          "made " + std::to_string(max_steps) + " accesses in which nothing else came forward", at);
+}
 
 void engine::meet(rendezvous what, void* offer, void (*op)(warp&), site at) {
   fiber& f = *current_;
@@ -260,6 +280,7 @@ bool engine::meet_block(bool value, site at) {
   }
   b.arrived = 0;
   progress();
+  memory_sync_block(b);
   for (warp& w : b.warps) {
     for (fiber& g : w.fibers) {
       if (&g != &f) make_ready(g);
@@ -395,7 +416,7 @@ std::string engine::run(const grid_spec& spec, void (*body)(const void*), const 
   reports.clear();
   more_reports_ = 0;
   rng_ = config.seed * 0x2545f4914f6cdd1dull + 1;
-  idle_ = 0;
+  progress();
   current_ = nullptr;
   favourite_ = nullptr;
   switch_warp_ = abandoned_ = false;
@@ -404,6 +425,7 @@ std::string engine::run(const grid_spec& spec, void (*body)(const void*), const 
     found(fault::launch, invalid, site::current());
     return summary();
   }
+  memory_new_launch();
   const int64_t count = spec.blocks[0] * spec.blocks[1] * spec.blocks[2];
   pending_.resize(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) pending_[static_cast<size_t>(i)] = i;

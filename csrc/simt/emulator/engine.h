@@ -9,6 +9,8 @@
 #include "simt/emulator/emulator.h"
 #include "simt/emulator/fiber.h"
 #include "simt/emulator/hooks.h"
+#include "simt/emulator/knowledge.h"
+#include "simt/emulator/shadow.h"
 
 namespace warploom::simt::emulator {
 
@@ -25,6 +27,8 @@ struct fiber : thread_info {
   stack memory;
   warp* home;
   int lane;
+  uint32_t number;  // in the launch
+  knowledge known;  // by its own acquires, since its warp or block last met
   state now = state::ready;
   bool expired = false;
   rendezvous what = rendezvous::none;
@@ -32,6 +36,7 @@ struct fiber : thread_info {
   site at;
   uint64_t commits = 0;  // of copy tickets
   uint32_t copies_under_way = 0;
+  site last_copy;
 };
 
 struct warp {
@@ -40,6 +45,8 @@ struct warp {
   int lanes;
   std::vector<fiber> fibers;
   uint64_t ready = 0;
+  uint32_t synced = 0;  // when its lanes last met in sync_warp
+  knowledge known;
   int arrived = 0;
   int left = 0;
   int turn = 0;  // where the search for a ready lane starts
@@ -48,9 +55,12 @@ struct warp {
 
 struct block {
   int64_t index[3];
-  int64_t number;
+  uint32_t number;
   std::vector<warp> warps;
   std::vector<unsigned char> shared;
+  std::vector<cell> cells;  // of shared memory
+  uint32_t synced = 0;      // when its threads last met in sync_block
+  knowledge known;
   int arrived = 0;
   int left = 0;
   int threads = 0;
@@ -72,6 +82,11 @@ class engine {
   bool wait(site at);
   void atomic_write();  // may end somebody's wait
 
+  // Every access counts; a loop of them in which nothing else happens is given up.
+  void count_step(site at) {
+    if (++steps_ > max_steps) endless_loop(at);
+  }
+
   // Adds "kernel .., block .., thread ..: text (file:line)". Fatal ones abandon the launch.
   void found(fault kind, const std::string& text, site at);
   [[noreturn]] void abandon(fault kind, const std::string& text, site at);
@@ -81,6 +96,8 @@ class engine {
   std::vector<report> reports;
 
  private:
+  static constexpr int64_t max_steps = int64_t{1} << 26;
+  [[noreturn]] void endless_loop(site at);
   static void enter(void* self);
   void admit();
   void retire(block& b);
@@ -108,6 +125,7 @@ class engine {
   stack_pool stacks_;
   uint64_t rng_ = 0;
   int64_t idle_ = 0;
+  int64_t steps_ = 0;
   int64_t more_reports_ = 0;
   bool switch_warp_ = false;
   bool abandoned_ = false;

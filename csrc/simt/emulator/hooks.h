@@ -23,7 +23,15 @@ struct thread_info {
 extern const thread_info* running;
 inline const thread_info& self() { return *running; }
 
-enum class access : uint8_t { read, write, copy, atomic_load, atomic_store, atomic_modify };
+enum class access : uint8_t {
+  read,
+  fragment,  // a read by the warp as one
+  write,
+  copy,  // the target of an asynchronous copy
+  atomic_load,
+  atomic_store,
+  atomic_modify
+};
 
 // Check an access and note it. False (null): it must not happen; the report is made.
 bool touch_global(access kind, const char* where, uint32_t bytes, extent inside, site at);

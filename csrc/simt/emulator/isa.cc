@@ -117,7 +117,7 @@ void load_matrices(warp& w) {
 }  // namespace
 
 void ldmatrix_x4(uint32_t* r, uint32_t offset, uint32_t low, uint32_t high, bool trans, site at) {
-  load_offer mine{r, touch_shared(access::read, offset, 16, low, high, at)};
+  load_offer mine{r, touch_shared(access::fragment, offset, 16, low, high, at)};
   the_engine().meet(rendezvous::fragment_load, &mine,
                     trans ? load_matrices<true> : load_matrices<false>, at);
 }

@@ -5,6 +5,9 @@
 
 namespace warploom::simt::emulator {
 
+void memory_new_launch();
+void memory_retire(block& b);
+void memory_sync_block(block& b);
 void memory_sync_warp(warp& w);
 void memory_landed(const pending_copy& c, site at);
 

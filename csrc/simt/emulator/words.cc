@@ -1,5 +1,6 @@
 // The rendezvous words, tickets, votes and shuffles, over the engine.
 #include <cstring>
+#include <mutex>
 
 #include "simt/emulator/engine.h"
 #include "simt/emulator/memory.h"
@@ -38,6 +39,8 @@ options& settings() {
 const std::vector<report>& reports() { return the_engine().reports; }
 
 std::string run(const grid_spec& spec, void (*body)(const void*), const void* params) {
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   return the_engine().run(spec, body, params);
 }
 
@@ -116,6 +119,7 @@ bool ticket_copy(ticket_state& t, int slot, int slots, site at) {
   }
   t.copied |= 1u << slot;
   ++e.current().copies_under_way;
+  e.current().last_copy = at;
   return true;
 }
 
@@ -151,6 +155,9 @@ void ticket_land(ticket_state& t, pending_copy* pending, int slots, int newer, s
     if (!(t.copied >> i & 1u)) continue;
     if (pending[i].target) {
       if (pending[i].source) {
+        // The source is read at any time up to here.
+        touch_global(access::read, pending[i].source, 16,
+                     {pending[i].source, pending[i].source + 16}, at);
         std::memcpy(pending[i].target, pending[i].source, 16);
       } else {
         std::memset(pending[i].target, 0, 16);
