@@ -4,9 +4,7 @@
 // position.
 #pragma once
 
-#include "simt/machine.h"
-#include "simt/number.h"
-#include "simt/pointer.h"
+#include "simt/words.h"
 
 namespace warploom::simt {
 

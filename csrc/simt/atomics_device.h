@@ -1,7 +1,11 @@
-// Atomic words on CUDA and HIP, over the spellings of words_cuda.h and words_hip.h.
+// Atomic words on CUDA and HIP, over either's spelling.
 #pragma once
 
-#include "simt/words_device.h"
+#if defined(WARPLOOM_SIMT_CUDA)
+#include "simt/atomics_cuda.h"
+#else
+#include "simt/atomics_hip.h"
+#endif
 
 namespace warploom::simt {
 

@@ -1,7 +1,7 @@
 // Signals between blocks, kernels and processes, and the word that tells the host what went wrong.
 #pragma once
 
-#include "simt/target.h"
+#include "simt/words.h"
 
 namespace warploom::simt {
 
