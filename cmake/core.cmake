@@ -4,7 +4,7 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 file(GLOB core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/base/*.cc)
 add_library(warploom SHARED ${core_sources} csrc/attention/attention.cc csrc/attention/kernels.cc
-                            csrc/attention/validate.cc)
+                            csrc/attention/validate.cc csrc/perf/perf.cc)
 target_compile_definitions(
   warploom PRIVATE WARPLOOM_VERSION="${PROJECT_VERSION}"
                    WARPLOOM_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")

@@ -1,7 +1,8 @@
 # One shared object per CPU target, so that inline functions compiled for one never run on another.
 set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/cpu_prefill.cc
                 csrc/attention/cpu_backward.cc csrc/attention/cpu_decode.cc
-                csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc)
+                csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc
+                csrc/perf/cpu_ceilings.cc)
 
 set(cpu_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast)
 

@@ -8,11 +8,15 @@ namespace warploom {
 namespace attention {
 KernelTable cpu_table();
 }
+namespace perf {
+KernelTable cpu_table();
+}
 
 namespace {
 
 KernelTable table(const char* family) {
   if (std::strcmp(family, "attention") == 0) return attention::cpu_table();
+  if (std::strcmp(family, "perf") == 0) return perf::cpu_table();
   return {nullptr, 0};
 }
 
