@@ -52,6 +52,13 @@ wl_status validate_and_run(const Params* params) {
   return select_and_run(request_of(*params), params);
 }
 
+template <class Params>
+wl_status validate_and_measure(const Params* params, int64_t* bytes) {
+  if (!bytes) return fail(WL_INVALID, "bytes is NULL");
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_workspace(request_of(*params), params, bytes);
+}
+
 }  // namespace
 }  // namespace warploom::attention
 
@@ -70,6 +77,15 @@ wl_status wl_attention_backward(const wl_attention_backward_params* params) {
 
 wl_status wl_attention_decode(const wl_attention_decode_params* params) {
   return validate_and_run(params);
+}
+
+wl_status wl_attention_backward_workspace(const wl_attention_backward_params* params,
+                                          int64_t* bytes) {
+  return validate_and_measure(params, bytes);
+}
+
+wl_status wl_attention_decode_workspace(const wl_attention_decode_params* params, int64_t* bytes) {
+  return validate_and_measure(params, bytes);
 }
 
 wl_status wl_attention_merge(const wl_attention_merge_params* params) {

@@ -27,6 +27,7 @@ constexpr const char* kFeatureNames[] = {
 };
 
 constexpr const char* kDtypeNames[] = {"float32", "float16", "bfloat16"};
+constexpr const char* kDeviceNames[] = {"cpu", "cuda", "hip"};
 
 }  // namespace
 
@@ -46,9 +47,8 @@ std::span<const Kernel> kernels() { return kKernels; }
 std::span<const char* const> feature_names() { return kFeatureNames; }
 
 std::string describe(const Request& request) {
-  static constexpr const char* devices[] = {"cpu", "cuda", "hip"};
   std::string text = std::string("attention ") + request.op + " of " + kDtypeNames[request.dtype] +
-                     " on " + devices[request.device] + ", d " + std::to_string(request.d) +
+                     " on " + kDeviceNames[request.device] + ", d " + std::to_string(request.d) +
                      ", dv " + std::to_string(request.dv);
   for (size_t bit = 0; bit < std::size(kFeatureNames); ++bit) {
     if (request.features >> bit & 1) text += std::string(", ") + kFeatureNames[bit];
@@ -57,11 +57,26 @@ std::string describe(const Request& request) {
   return text;
 }
 
+namespace {
+
+wl_status select(const Request& request, const Kernel** kernel) {
+  *kernel = choose(kernels(), request);
+  if (*kernel) return WL_OK;
+  return fail_text(WL_UNSUPPORTED, nothing_fits(kernels(), request, describe(request)));
+}
+
+}  // namespace
+
 wl_status select_and_run(const Request& request, const void* params) {
-  const Kernel* kernel = choose(kernels(), request);
-  if (!kernel)
-    return fail_text(WL_UNSUPPORTED, nothing_fits(kernels(), request, describe(request)));
+  const Kernel* kernel;
+  WL_RETURN_IF_ERROR(select(request, &kernel));
   return run_kernel("attention", *kernel, params);
+}
+
+wl_status select_workspace(const Request& request, const void* params, int64_t* bytes) {
+  const Kernel* kernel;
+  WL_RETURN_IF_ERROR(select(request, &kernel));
+  return kernel_workspace("attention", *kernel, params, bytes);
 }
 
 }  // namespace warploom::attention
@@ -95,6 +110,7 @@ wl_status wl_attention_list_kernels(char* text, size_t capacity, size_t* needed)
     json.field("op", kernel.op);
     json.field("dtype", attention::kDtypeNames[kernel.dtype]);
     json.field("target", info(kernel.target).name);
+    json.field("device", attention::kDeviceNames[info(kernel.target).device]);
     json.field("needs", info(kernel.target).needs);
     json.field("max_head_dim", kernel.d_max);
     json.field("head_dim_multiple", kernel.d_step);

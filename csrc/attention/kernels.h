@@ -36,4 +36,7 @@ std::string describe(const Request& request);
 // Chooses (or takes the forced kernel) and runs; fails with every refusal when nothing fits.
 wl_status select_and_run(const Request& request, const void* params);
 
+// Chooses in the same way, and asks the kernel for the workspace that it needs.
+wl_status select_workspace(const Request& request, const void* params, int64_t* bytes);
+
 }  // namespace warploom::attention

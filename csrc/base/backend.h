@@ -13,9 +13,13 @@ namespace warploom {
 // `params` is the op's parameter struct from include/warploom.
 using KernelFunction = wl_status (*)(const void* params);
 
+// Bytes of exec.workspace that a kernel needs for these params.
+using WorkspaceFunction = int64_t (*)(const void* params);
+
 struct KernelTable {
   const KernelFunction* functions;
   int count;
+  const WorkspaceFunction* workspaces = nullptr;  // by kernel; null entries, or no list: none
 };
 
 // What a backend library exports under the name "warploom_backend".

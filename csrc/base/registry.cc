@@ -48,16 +48,35 @@ std::string missing_features(uint64_t needed, uint64_t supported,
   return text;
 }
 
-wl_status run_kernel(const char* family, const KernelInfo& kernel, const void* params) {
+namespace {
+
+wl_status table_of(const char* family, const KernelInfo& kernel, KernelTable* table) {
   std::string reason;
   const Backend* backend = backend_of(kernel.target, &reason);
   if (!backend) return fail_text(WL_DEVICE, reason);
-  const KernelTable table = backend->table(family);
-  if (kernel.index >= table.count || !table.functions[kernel.index]) {
+  *table = backend->table(family);
+  if (kernel.index >= table->count || !table->functions[kernel.index]) {
     return fail(WL_DEVICE, "the library of %s was built without %s", info(kernel.target).name,
                 kernel.name);
   }
+  return WL_OK;
+}
+
+}  // namespace
+
+wl_status run_kernel(const char* family, const KernelInfo& kernel, const void* params) {
+  KernelTable table{};
+  WL_RETURN_IF_ERROR(table_of(family, kernel, &table));
   return table.functions[kernel.index](params);
+}
+
+wl_status kernel_workspace(const char* family, const KernelInfo& kernel, const void* params,
+                           int64_t* bytes) {
+  KernelTable table{};
+  WL_RETURN_IF_ERROR(table_of(family, kernel, &table));
+  const WorkspaceFunction needed = table.workspaces ? table.workspaces[kernel.index] : nullptr;
+  *bytes = needed ? needed(params) : 0;
+  return WL_OK;
 }
 
 }  // namespace warploom

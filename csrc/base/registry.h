@@ -108,4 +108,8 @@ std::string nothing_fits(std::span<const Kernel> kernels, const Request& request
 // Runs the chosen kernel: the function at its index in its backend's table.
 wl_status run_kernel(const char* family, const KernelInfo& kernel, const void* params);
 
+// The workspace that run_kernel would need.
+wl_status kernel_workspace(const char* family, const KernelInfo& kernel, const void* params,
+                           int64_t* bytes);
+
 }  // namespace warploom

@@ -1,167 +1,146 @@
-// warploom._core's attention functions: pointers as integers, strides as tuples, in the order of
-// the C parameter structs.
+// warploom._core's attention functions: positional arguments in the order of the C parameter
+// structs, pointers as integers, a tensor as its address and its tuple of strides.
+#include "warploom/attention.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <optional>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "bindings/bindings.h"
-#include "warploom/attention.h"
 
 namespace py = pybind11;
 
 namespace warploom::bindings {
 namespace {
 
-using Pointer = uintptr_t;
-using View = std::tuple<Pointer, int64_t, int64_t, int64_t>;  // data, three strides
-using Exec = std::tuple<int, int, Pointer, int, bool, std::optional<std::string>, Pointer, int64_t>;
-using Mask = std::tuple<int, int64_t, int64_t>;
-
-template <class T>
-T* pointer(Pointer address) {
-  return reinterpret_cast<T*>(address);
+wl_mask mask_of(Arguments& a) {
+  const int64_t left = a.integer(), right = a.integer();
+  return {left == -1 && right == -1 ? WL_MASK_FULL : WL_MASK_WINDOW, left, right};
 }
 
-wl_strided strided(const View& v) {
-  return {pointer<void>(std::get<0>(v)), {std::get<1>(v), std::get<2>(v), std::get<3>(v)}};
+wl_attention_problem problem_of(Arguments& a) {
+  wl_attention_problem p{};
+  p.dtype = int32_t(a.integer());
+  for (int64_t* size : {&p.b, &p.h, &p.hk, &p.d, &p.dv, &p.sq, &p.sk, &p.tq, &p.tk}) {
+    *size = a.integer();
+  }
+  p.cu_seqlens_q = a.pointer<const int32_t>();
+  p.cu_seqlens_k = a.pointer<const int32_t>();
+  p.mask = mask_of(a);
+  p.scale = float(a.real());
+  p.softcap = float(a.real());
+  return p;
 }
 
-wl_mask mask_of(const Mask& m) { return {std::get<0>(m), std::get<1>(m), std::get<2>(m)}; }
-
-// `exec` must outlive the result: the kernel's name is borrowed from it.
-wl_exec exec_of(const Exec& e) {
-  const auto& kernel = std::get<5>(e);
-  return {std::get<0>(e),
-          std::get<1>(e),
-          pointer<void>(std::get<2>(e)),
-          std::get<3>(e),
-          std::get<4>(e),
-          kernel ? kernel->c_str() : nullptr,
-          pointer<void>(std::get<6>(e)),
-          std::get<7>(e)};
+PyObject* none_after(wl_status status) {
+  raise_on_error(status);
+  Py_RETURN_NONE;
 }
 
-using Sizes = std::array<int64_t, 9>;  // b, h, hk, d, dv, sq, sk, tq, tk
-
-wl_attention_problem problem_of(int dtype, const Sizes& n, Pointer cu_q, Pointer cu_k,
-                                const Mask& mask, float scale, float softcap) {
-  return {dtype,
-          n[0],
-          n[1],
-          n[2],
-          n[3],
-          n[4],
-          n[5],
-          n[6],
-          n[7],
-          n[8],
-          pointer<const int32_t>(cu_q),
-          pointer<const int32_t>(cu_k),
-          mask_of(mask),
-          scale,
-          softcap};
+PyObject* forward(Arguments& a) {
+  wl_attention_forward_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.problem = problem_of(a);
+  for (wl_strided* tensor : {&p.q, &p.k, &p.v, &p.o}) *tensor = a.strided();
+  p.lse = a.pointer<float>();
+  a.finish();
+  return none_after(released([&] { return wl_attention_forward(&p); }));
 }
 
-void forward(const Exec& exec, int dtype, const Sizes& sizes, Pointer cu_q, Pointer cu_k,
-             const Mask& mask, float scale, float softcap, const View& q, const View& k,
-             const View& v, const View& o, Pointer lse) {
-  const wl_attention_forward_params params{
-      sizeof params, exec_of(exec),      problem_of(dtype, sizes, cu_q, cu_k, mask, scale, softcap),
-      strided(q),    strided(k),         strided(v),
-      strided(o),    pointer<float>(lse)};
-  call_released([&] { return wl_attention_forward(&params); });
+wl_attention_backward_params backward_params(Arguments& a) {
+  wl_attention_backward_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.problem = problem_of(a);
+  for (wl_strided* tensor : {&p.q, &p.k, &p.v, &p.o, &p.grad_o}) *tensor = a.strided();
+  p.lse = a.pointer<const float>();
+  p.grad_lse = a.pointer<const float>();
+  for (wl_strided* tensor : {&p.dq, &p.dk, &p.dv}) *tensor = a.strided();
+  a.finish();
+  return p;
 }
 
-void backward(const Exec& exec, int dtype, const Sizes& sizes, Pointer cu_q, Pointer cu_k,
-              const Mask& mask, float scale, float softcap, const View& q, const View& k,
-              const View& v, const View& o, const View& grad_o, Pointer lse, Pointer grad_lse,
-              const View& dq, const View& dk, const View& dv) {
-  const wl_attention_backward_params params{
-      sizeof params,
-      exec_of(exec),
-      problem_of(dtype, sizes, cu_q, cu_k, mask, scale, softcap),
-      strided(q),
-      strided(k),
-      strided(v),
-      strided(o),
-      strided(grad_o),
-      pointer<const float>(lse),
-      pointer<const float>(grad_lse),
-      strided(dq),
-      strided(dk),
-      strided(dv)};
-  call_released([&] { return wl_attention_backward(&params); });
+PyObject* backward(Arguments& a) {
+  const wl_attention_backward_params p = backward_params(a);
+  return none_after(released([&] { return wl_attention_backward(&p); }));
 }
 
-// sizes: b, s, h, hk, d, dv, capacity, pages, max_pages, page_table_stride
-void decode(const Exec& exec, int dtype, const std::array<int64_t, 10>& n, Pointer page_table,
-            Pointer lengths, const Mask& mask, float scale, float softcap, const View& q,
-            const View& o, const View& k_cache, const View& v_cache, Pointer lse) {
-  const wl_attention_decode_params params{sizeof params,
-                                          exec_of(exec),
-                                          dtype,
-                                          n[0],
-                                          n[1],
-                                          n[2],
-                                          n[3],
-                                          n[4],
-                                          n[5],
-                                          n[6],
-                                          n[7],
-                                          n[8],
-                                          pointer<const int32_t>(page_table),
-                                          n[9],
-                                          pointer<const int32_t>(lengths),
-                                          mask_of(mask),
-                                          scale,
-                                          softcap,
-                                          strided(q),
-                                          strided(o),
-                                          strided(k_cache),
-                                          strided(v_cache),
-                                          pointer<float>(lse)};
-  call_released([&] { return wl_attention_decode(&params); });
+PyObject* backward_workspace(Arguments& a) {
+  const wl_attention_backward_params p = backward_params(a);
+  int64_t bytes = 0;
+  raise_on_error(wl_attention_backward_workspace(&p, &bytes));
+  return PyLong_FromLongLong(bytes);
 }
 
-// sizes: b, s, h, dv
-void merge(const Exec& exec, int dtype, const std::array<int64_t, 4>& n,
-           const std::vector<View>& parts, const std::vector<Pointer>& lses, const View& o,
-           Pointer lse) {
+wl_attention_decode_params decode_params(Arguments& a) {
+  wl_attention_decode_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.dtype = int32_t(a.integer());
+  for (int64_t* size : {&p.b, &p.s, &p.h, &p.hk, &p.d, &p.dv, &p.capacity, &p.pages}) {
+    *size = a.integer();
+  }
+  p.max_pages = a.integer();
+  p.page_table = a.pointer<const int32_t>();
+  p.page_table_stride = a.integer();
+  p.lengths = a.pointer<const int32_t>();
+  p.mask = mask_of(a);
+  p.scale = float(a.real());
+  p.softcap = float(a.real());
+  for (wl_strided* tensor : {&p.q, &p.o, &p.k_cache, &p.v_cache}) *tensor = a.strided();
+  p.lse = a.pointer<float>();
+  a.finish();
+  return p;
+}
+
+PyObject* decode(Arguments& a) {
+  const wl_attention_decode_params p = decode_params(a);
+  return none_after(released([&] { return wl_attention_decode(&p); }));
+}
+
+PyObject* decode_workspace(Arguments& a) {
+  const wl_attention_decode_params p = decode_params(a);
+  int64_t bytes = 0;
+  raise_on_error(wl_attention_decode_workspace(&p, &bytes));
+  return PyLong_FromLongLong(bytes);
+}
+
+PyObject* merge(Arguments& a) {
+  wl_attention_merge_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.dtype = int32_t(a.integer());
+  for (int64_t* size : {&p.b, &p.s, &p.h, &p.dv}) *size = a.integer();
   std::vector<wl_strided> o_parts;
   std::vector<const float*> lse_parts;
-  for (const View& part : parts) o_parts.push_back(strided(part));
-  for (const Pointer part : lses) lse_parts.push_back(pointer<const float>(part));
+  for (Arguments parts = a.sequence(); parts.left() > 0;) o_parts.push_back(parts.strided());
+  for (Arguments parts = a.sequence(); parts.left() > 0;) {
+    lse_parts.push_back(parts.pointer<const float>());
+  }
   if (o_parts.size() != lse_parts.size()) throw py::value_error("as many lse parts as o parts");
-  const wl_attention_merge_params params{sizeof params,  exec_of(exec),
-                                         dtype,          n[0],
-                                         n[1],           n[2],
-                                         n[3],           int64_t(o_parts.size()),
-                                         o_parts.data(), lse_parts.data(),
-                                         strided(o),     pointer<float>(lse)};
-  call_released([&] { return wl_attention_merge(&params); });
+  p.parts = int64_t(o_parts.size());
+  p.o_parts = o_parts.data();
+  p.lse_parts = lse_parts.data();
+  p.o = a.strided();
+  p.lse = a.pointer<float>();
+  a.finish();
+  return none_after(released([&] { return wl_attention_merge(&p); }));
 }
 
-// sizes: tokens, hk, d, dv, pages, capacity
-void page_write(const Exec& exec, int dtype, const std::array<int64_t, 6>& n, Pointer slots,
-                const View& k, const View& v, const View& k_pages, const View& v_pages) {
-  const wl_page_write_params params{sizeof params,
-                                    exec_of(exec),
-                                    dtype,
-                                    n[0],
-                                    n[1],
-                                    n[2],
-                                    n[3],
-                                    n[4],
-                                    n[5],
-                                    pointer<const int64_t>(slots),
-                                    strided(k),
-                                    strided(v),
-                                    strided(k_pages),
-                                    strided(v_pages)};
-  call_released([&] { return wl_page_write(&params); });
+PyObject* page_write(Arguments& a) {
+  wl_page_write_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.dtype = int32_t(a.integer());
+  for (int64_t* size : {&p.tokens, &p.hk, &p.d, &p.dv, &p.pages, &p.capacity}) *size = a.integer();
+  p.slots = a.pointer<const int64_t>();
+  for (wl_strided* tensor : {&p.k, &p.v, &p.k_pages, &p.v_pages}) *tensor = a.strided();
+  a.finish();
+  return none_after(released([&] { return wl_page_write(&p); }));
 }
 
 std::string explain(const std::string& op, int device, int device_index, int dtype, int64_t d,
@@ -178,14 +157,40 @@ std::string explain(const std::string& op, int device, int device_index, int dty
   return text_of(wl_attention_explain, &request);
 }
 
+template <PyObject* (*call)(Arguments&)>
+PyMethodDef method(const char* name, const char* doc) {
+  // CPython's method table stores every calling convention behind one function type.
+  const auto function =
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_call<call>));
+  return {name, function, METH_FASTCALL, doc};
+}
+
 }  // namespace
 
 void bind_attention(py::module_& m) {
-  m.def("attention_forward", &forward);
-  m.def("attention_backward", &backward);
-  m.def("attention_decode", &decode);
-  m.def("attention_merge", &merge);
-  m.def("page_write", &page_write);
+  static PyMethodDef methods[] = {
+      method<&forward>("attention_forward", "exec, problem, q, k, v, o, lse"),
+      method<&backward>("attention_backward",
+                        "exec, problem, q, k, v, o, grad_o, lse, grad_lse, dq, dk, dv"),
+      method<&backward_workspace>("attention_backward_workspace", "as attention_backward; bytes"),
+      method<&decode_workspace>("attention_decode_workspace", "as attention_decode; bytes"),
+      method<&decode>("attention_decode",
+                      "exec, dtype, b, s, h, hk, d, dv, capacity, pages, max_pages, page_table, "
+                      "page_table_stride, lengths, mask, scale, softcap, q, o, k_cache, v_cache, "
+                      "lse"),
+      method<&merge>("attention_merge",
+                     "exec, dtype, b, s, h, dv, [address, strides, ...] of o parts, [address, ...] "
+                     "of lse parts, o, lse"),
+      method<&page_write>("page_write",
+                          "exec, dtype, tokens, hk, d, dv, pages, capacity, slots, k, v, k_pages, "
+                          "v_pages"),
+      {}};
+  if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
+  py::dict features;
+#define FEATURE(name, bit) features[#name] = bit;
+#include "attention/features.def"
+#undef FEATURE
+  m.attr("ATTENTION_FEATURES") = features;
   m.def("attention_explain", &explain);
   m.def("attention_list_kernels", [] { return text_of(wl_attention_list_kernels); });
 }

@@ -14,13 +14,9 @@ void raise_on_error(wl_status status);
 
 // Runs a C call that may take long without the interpreter's lock.
 template <class Call>
-void call_released(const Call& call) {
-  wl_status status;
-  {
-    pybind11::gil_scoped_release release;
-    status = call();
-  }
-  raise_on_error(status);
+wl_status released(const Call& call) {
+  const pybind11::gil_scoped_release release;
+  return call();
 }
 
 // The document of a C function of the form f(arguments..., text, capacity, needed).

@@ -1,6 +1,41 @@
 """warploom: kernels and collectives for large-model systems."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from warploom import mask
 from warploom._core import DeviceError, version
+from warploom.kernels import explain, list_kernels
+
+if TYPE_CHECKING:
+    from warploom.ops._execution import check
+    from warploom.ops.attention import attention, attention_varlen
+    from warploom.ops.decode import attention_decode
+    from warploom.ops.merge import merge_states
+    from warploom.ops.pages import page_write
 
 __version__ = version()
-__all__ = ["DeviceError", "__version__"]
+__all__ = [
+    "DeviceError",
+    "__version__",
+    "attention",
+    "attention_decode",
+    "attention_varlen",
+    "check",
+    "explain",
+    "list_kernels",
+    "mask",
+    "merge_states",
+    "page_write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the ops, and torch with them, when one is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module 'warploom' has no attribute {name!r}")
+    from warploom import ops
+
+    globals().update({op: getattr(ops, op) for op in ops.__all__})
+    return globals()[name]

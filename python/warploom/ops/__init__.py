@@ -1,0 +1,23 @@
+"""The ops, on torch tensors and on arrays that speak DLPack. Importing this needs torch."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as _missing:
+    raise ModuleNotFoundError(
+        "warploom's ops need torch, which is not installed: pip install torch"
+    ) from _missing
+
+from warploom.ops._execution import check
+from warploom.ops.attention import attention, attention_varlen
+from warploom.ops.decode import attention_decode
+from warploom.ops.merge import merge_states
+from warploom.ops.pages import page_write
+
+__all__ = [
+    "attention",
+    "attention_decode",
+    "attention_varlen",
+    "check",
+    "merge_states",
+    "page_write",
+]

@@ -1,0 +1,61 @@
+"""Arrays of other libraries, exchanged through DLPack without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.dlpack import from_dlpack
+
+
+def are_tensors(*arrays: Any) -> bool:
+    """Whether all of them are torch's."""
+    return all(isinstance(array, torch.Tensor) for array in arrays)
+
+
+def call(function: Callable[..., Any], arrays: dict[str, Any], *options: Any) -> Any:
+    """Calls an op on torch views of ``arrays`` and returns its results as their kind.
+
+    The kind is that of the first array, whose library must follow the array API standard
+    (``__array_namespace__``, as NumPy 2, CuPy and JAX do): its ``from_dlpack`` takes the results.
+
+    Raises:
+        ValueError: an array cannot be exchanged. NumPy has no bfloat16, and refuses to export the
+            extension type: pass a torch tensor for it. It refuses read-only arrays too.
+    """
+    first = next(iter(arrays.values()))
+    kind = type(first)
+    views = {name: _view(name, array, kind) for name, array in arrays.items() if array is not None}
+    result = function(*(views.get(name) for name in arrays), *options)
+    if result is None:
+        return None
+    namespace = first.__array_namespace__()
+    if isinstance(result, tuple):
+        return tuple(namespace.from_dlpack(tensor) for tensor in result)
+    return namespace.from_dlpack(result)
+
+
+def _view(name: str, array: Any, kind: type) -> torch.Tensor:
+    if type(array) is not kind:
+        raise ValueError(
+            f"{name} is a {_path(type(array))}: must be a {_path(kind)} like the other arrays"
+        )
+    if not hasattr(kind, "__dlpack__") or not hasattr(kind, "__array_namespace__"):
+        raise ValueError(
+            f"{name} is a {_path(kind)}: must be a torch.Tensor, or an array with __dlpack__ and "
+            "__array_namespace__"
+        )
+    try:
+        view: torch.Tensor = from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError) as problem:
+        dtype = getattr(array, "dtype", "unknown")
+        raise ValueError(
+            f"{name}, a {_path(kind)} of dtype {dtype}, cannot be exchanged through DLPack: "
+            f"{problem}"
+        ) from problem
+    return view
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,25 @@
+"""Readable oracles with the ops' signatures.
+
+They compute in the dtype of their inputs: in float64 they say what is right, in a kernel's own
+dtype how far off plain torch is. Hidden pairs are never computed, so a NaN there does not show.
+"""
+
+from warploom.reference.attention import (
+    attention,
+    attention_backward,
+    attention_decode,
+    attention_varlen,
+    attention_varlen_backward,
+    merge_states,
+    page_write,
+)
+
+__all__ = [
+    "attention",
+    "attention_backward",
+    "attention_decode",
+    "attention_varlen",
+    "attention_varlen_backward",
+    "merge_states",
+    "page_write",
+]
