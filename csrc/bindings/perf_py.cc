@@ -27,7 +27,7 @@ double perf_ceiling(const std::string& kind, int threads, double seconds, int de
   params.kind = kind.c_str();
   params.seconds = seconds;
   params.value = &value;
-  call_released([&] { return wl_perf_ceiling(&params); });
+  raise_on_error(released([&] { return wl_perf_ceiling(&params); }));
   return value;
 }
 
