@@ -2,9 +2,14 @@
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
+file(STRINGS include/warploom/base.h abi_line REGEX "define WL_ABI_VERSION")
+string(REGEX MATCH "[0-9]+" WARPLOOM_ABI "${abi_line}")
+
 file(GLOB core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/base/*.cc)
 add_library(warploom SHARED ${core_sources} csrc/attention/attention.cc csrc/attention/kernels.cc
                             csrc/attention/validate.cc csrc/perf/perf.cc)
+add_library(warploom::warploom ALIAS warploom)
+set_target_properties(warploom PROPERTIES SOVERSION ${WARPLOOM_ABI})
 target_compile_definitions(
   warploom PRIVATE WARPLOOM_VERSION="${PROJECT_VERSION}"
                    WARPLOOM_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
@@ -14,4 +19,3 @@ target_include_directories(warploom INTERFACE
                            $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
                            $<INSTALL_INTERFACE:include>)
 warploom_seal(warploom)
-install(TARGETS warploom LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER})

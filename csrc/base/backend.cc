@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 #include "base/status.h"
@@ -59,6 +60,9 @@ const Backend* open(Library library, std::string* reason) {
       } else if (slot.backend->abi != WL_ABI_VERSION) {
         slot.reason = path + " has ABI " + std::to_string(slot.backend->abi) +
                       ", this library has " + std::to_string(WL_ABI_VERSION);
+        slot.backend = nullptr;
+      } else if (std::strcmp(slot.backend->fingerprint, WARPLOOM_FINGERPRINT) != 0) {
+        slot.reason = path + " belongs to another build of the library: install both again";
         slot.backend = nullptr;
       }
     } else {

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "base/fingerprint.h"
 #include "base/targets.h"
 #include "warploom/base.h"
 
@@ -25,6 +26,7 @@ struct KernelTable {
 // What a backend library exports under the name "warploom_backend".
 struct Backend {
   uint32_t abi;                                              // WL_ABI_VERSION
+  const char* fingerprint;                                   // of the kernel lists and structs
   KernelTable (*table)(const char* family);                  // {nullptr, 0}: family unknown
   std::string (*why_unavailable)(Target, int device_index);  // nullptr: nothing to ask (CPU)
   wl_status (*check)(int device_index);                      // nullptr: nothing runs asynchronously
@@ -46,5 +48,6 @@ std::string library_folder();
 
 }  // namespace warploom
 
-#define WARPLOOM_EXPORT_BACKEND(...) \
-  extern "C" WL_API const warploom::Backend warploom_backend = {WL_ABI_VERSION, __VA_ARGS__};
+#define WARPLOOM_EXPORT_BACKEND(...)                             \
+  extern "C" WL_API const warploom::Backend warploom_backend = { \
+      WL_ABI_VERSION, WARPLOOM_FINGERPRINT, __VA_ARGS__};

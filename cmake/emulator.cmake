@@ -1,0 +1,7 @@
+# libwarploom_emulator.so: every GPU kernel compiled by the host compiler, run by the checking
+# emulator of the kernel language.
+set(emulator_targets sm_80 sm_90a gfx90a)
+warploom_gpu_sources(attention_emulator attention emulator cc ${emulator_targets})
+warploom_backend(warploom_emulator csrc/backends/emulator.cc ${attention_emulator_table}
+                 ${attention_emulator_kernels})
+target_link_libraries(warploom_emulator PRIVATE Threads::Threads)

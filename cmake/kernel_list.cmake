@@ -1,0 +1,88 @@
+# A family's kernels.def as CMake sees it: the preprocessor expands it, so its macros work here as
+# they do in C++. From it come one source file per GPU kernel, which keeps builds parallel, and the
+# table of functions in the order of the list.
+
+# A backend library opened beside a core of another build would be indexed wrongly: both carry this
+# digest of the lists and of the parameter structs, and the core compares.
+file(GLOB interface_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/*/kernels.def
+     ${PROJECT_SOURCE_DIR}/csrc/base/targets.def ${PROJECT_SOURCE_DIR}/csrc/base/backend.h
+     ${PROJECT_SOURCE_DIR}/include/warploom/*.h)
+set(digests "")
+foreach(file IN LISTS interface_files)
+  file(SHA256 ${file} digest)
+  string(APPEND digests ${digest})
+endforeach()
+string(SHA256 WARPLOOM_FINGERPRINT "${digests}")
+string(SUBSTRING ${WARPLOOM_FINGERPRINT} 0 16 WARPLOOM_FINGERPRINT)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${interface_files})
+configure_file(cmake/fingerprint.h.in ${PROJECT_BINARY_DIR}/generated/base/fingerprint.h)
+
+# Sets `out` to the lines of csrc/<family>/kernels.def: "name,op,target,dtype,d_max,...".
+function(warploom_kernel_list family out)
+  set(probe ${PROJECT_BINARY_DIR}/generated/${family}/kernels_probe.cc)
+  file(WRITE ${probe} "#define KERNEL(...) @ __VA_ARGS__ @\n"
+                      "#include \"${PROJECT_SOURCE_DIR}/csrc/${family}/kernels.def\"\n")
+  execute_process(COMMAND ${CMAKE_CXX_COMPILER} -E -P ${probe} OUTPUT_VARIABLE text
+                          COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "@[^@]+@" lines "${text}")
+  list(TRANSFORM lines REPLACE "[@ \n]" "")
+  if(NOT lines)
+    message(FATAL_ERROR "csrc/${family}/kernels.def lists no kernel")
+  endif()
+  set(${out} "${lines}" PARENT_SCOPE)
+endfunction()
+
+# Writes the table of `backend` (its functions for the targets in ARGN, null for all others) and one
+# file per kernel into the build folder. Sets <out>_table, <out>_kernels and, per target,
+# <out>_<target>. A kernel's file includes csrc/<family>/gpu_<op>.cuh and expands
+# WL_GPU_KERNEL(<its line of kernels.def>), which must define wl_status <name>(const void* params)
+# in namespace warploom::<family>. The file's property WARPLOOM_HEAD_DIM is the largest head dim.
+function(warploom_gpu_sources out family backend suffix)
+  warploom_kernel_list(${family} lines)
+  set(folder ${PROJECT_BINARY_DIR}/generated/${family}/${backend})
+  set(declarations "")
+  set(functions "")
+  set(all "")
+  foreach(line IN LISTS lines)
+    string(REPLACE "," ";" fields "${line}")
+    list(GET fields 0 name)
+    list(GET fields 1 op)
+    list(GET fields 2 target)
+    list(GET fields 4 head_dim)
+    if(NOT target IN_LIST ARGN)
+      string(APPEND functions "    nullptr,\n")
+      continue()
+    endif()
+    file(CONFIGURE OUTPUT ${folder}/${name}.${suffix} @ONLY CONTENT
+"// One kernel of csrc/@family@/kernels.def.
+#include \"@family@/gpu_@op@.cuh\"
+WL_GPU_KERNEL(@line@)
+")
+    string(APPEND declarations "wl_status ${name}(const void* params);\n")
+    string(APPEND functions "    &${name},\n")
+    list(APPEND ${target}_sources ${folder}/${name}.${suffix})
+    list(APPEND all ${folder}/${name}.${suffix})
+    set_source_files_properties(${folder}/${name}.${suffix} PROPERTIES WARPLOOM_HEAD_DIM ${head_dim})
+  endforeach()
+  file(CONFIGURE OUTPUT ${folder}/table.cc @ONLY CONTENT
+"// The functions of this library, in the order of csrc/@family@/kernels.def.
+#include \"base/backend.h\"
+
+namespace warploom::@family@ {
+
+@declarations@
+namespace {
+const KernelFunction kFunctions[] = {
+@functions@};
+}
+
+KernelTable gpu_table() { return {kFunctions, int(sizeof kFunctions / sizeof *kFunctions)}; }
+
+}  // namespace warploom::@family@
+")
+  set(${out}_table ${folder}/table.cc PARENT_SCOPE)
+  set(${out}_kernels ${all} PARENT_SCOPE)
+  foreach(target IN LISTS ARGN)
+    set(${out}_${target} ${${target}_sources} PARENT_SCOPE)
+  endforeach()
+endfunction()
