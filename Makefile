@@ -17,7 +17,7 @@ PYTEST_FLAGS ?=
 bin := $(VENV)/bin
 path := PATH="$(abspath $(bin)):$$PATH"
 pytest = WARPLOOM_TEST_BUILD=build/$(PRESET) $(bin)/python -m pytest
-pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+pip := $(bin)/python -m pip --disable-pip-version-check -qq
 sources := $(shell git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.inl' 2>/dev/null)
 python_sources := python tests perf
 
