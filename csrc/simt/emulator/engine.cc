@@ -60,7 +60,7 @@ std::string launch_error(const grid_spec& s) {
   }
   const double threads = static_cast<double>(s.blocks[0]) * static_cast<double>(s.blocks[1]) *
                          static_cast<double>(s.blocks[2]) * s.threads;
-  if (threads >= 268435456.0) return "more than 2^28 threads: too many to emulate";
+  if (threads >= 134217728.0) return "more than 2^27 threads: too many to emulate";
   return "";
 }
 
@@ -78,7 +78,7 @@ std::string engine::name(const fiber& f) const {
          std::to_string(f.block[2]) + "), thread " + std::to_string(f.thread);
 }
 
-void engine::found(fault kind, const std::string& text, site at) {
+void engine::found(fault kind, const std::string& text, site at, bool last) {
   const std::string file = at.file_name();
   for (const report& r : reports) {
     if (r.kind == kind && r.line == static_cast<int>(at.line()) && r.file == file) {
@@ -86,7 +86,7 @@ void engine::found(fault kind, const std::string& text, site at) {
       return;
     }
   }
-  if (static_cast<int>(reports.size()) >= config.max_reports) {
+  if (static_cast<int>(reports.size()) >= config.max_reports && !last) {
     ++more_reports_;
     return;
   }
@@ -97,7 +97,7 @@ void engine::found(fault kind, const std::string& text, site at) {
 }
 
 void engine::abandon(fault kind, const std::string& text, site at) {
-  found(kind, text, at);
+  found(kind, text, at, true);
   fiber& from = *current_;
   abandoned_ = true;
   switch_to(from.ctx, main_, true);
@@ -382,29 +382,25 @@ std::string engine::unstarted() const {
          "all_resident";
 }
 
+// What is left can only be lanes that wait for lanes of their warp in a block's barrier: every other
+// way to wait for a thread that does not come was told when it arose.
 void engine::report_deadlock() {
   for (const auto& b : resident_) {
-    for (const warp& w : b->warps) {
-      for (const fiber& f : w.fibers) {
+    for (warp& w : b->warps) {
+      for (fiber& f : w.fibers) {
         if (f.now != state::at_warp) continue;
-        for (const fiber& g : w.fibers) {
-          if (g.now == state::at_warp) continue;
-          current_ = const_cast<fiber*>(&f);
-          found(fault::divergence,
-                std::string("waits in ") + to_string(f.what) + " for thread " +
-                    std::to_string(g.thread) + " of its warp, which waits in sync_block at " +
-                    place(g.at),
-                f.at);
-          return;
-        }
+        const auto blocked = std::find_if(w.fibers.begin(), w.fibers.end(), [](const fiber& g) {
+          return g.now == state::at_block;
+        });
+        current_ = &f;
+        found(fault::deadlock,
+              std::string("waits in ") + to_string(f.what) + " for thread " +
+                  std::to_string(blocked->thread) + " of its warp, which waits in sync_block at " +
+                  place(blocked->at),
+              f.at);
+        return;
       }
     }
-  }
-  for (const auto& b : resident_) {
-    if (!b->first_arrived) continue;
-    current_ = const_cast<fiber*>(b->first_arrived);
-    found(fault::deadlock, "waits in sync_block, and no thread can run any more", current_->at);
-    return;
   }
 }
 

@@ -87,8 +87,9 @@ class engine {
     if (++steps_ > max_steps) endless_loop(at);
   }
 
-  // Adds "kernel .., block .., thread ..: text (file:line)". Fatal ones abandon the launch.
-  void found(fault kind, const std::string& text, site at);
+  // Adds a report that names kernel, block, thread and place. `last`: kept whatever the limit.
+  void found(fault kind, const std::string& text, site at, bool last = false);
+  // The same, and gives the launch up.
   [[noreturn]] void abandon(fault kind, const std::string& text, site at);
   std::string name(const fiber& f) const;
 

@@ -37,24 +37,52 @@ uint32_t warp_of(const fiber& f, uint32_t thread) {
   return thread / static_cast<uint32_t>(f.home->lanes);
 }
 
-bool known_from(const knowledge& k, const fiber& f, const trace& t) {
-  return k.blocks.of(block_of(f, t.thread)) > t.time || k.warps.of(warp_of(f, t.thread)) > t.time ||
-         (!t.by_warp && k.threads.of(t.thread) > t.time);
+// Is all that `members` numbers from `first` did up to `time` known?
+template <class Known>
+bool all_known(uint32_t first, uint32_t members, Known known) {
+  for (uint32_t i = 0; i < members; ++i) {
+    if (!known(first + i)) return false;
+  }
+  return true;
 }
 
-// Did `t` happen before what `f` does now? What a warp does as one, it does for all of its lanes:
-// then what this lane alone did or learnt does not count.
-bool ordered(const trace& t, const fiber& f, bool as_warp) {
-  if (!as_warp && !t.by_warp && t.thread == f.number) return true;
+bool known_from(const knowledge& k, const fiber& f, const trace& t) {
+  if (k.empty()) return false;
+  const auto lanes = static_cast<uint32_t>(f.home->lanes);
+  const auto thread_known = [&](uint32_t thread) { return k.threads.of(thread) > t.time; };
+  const auto warp_known = [&](uint32_t warp) {
+    return k.warps.of(warp) > t.time || all_known(warp * lanes, lanes, thread_known);
+  };
+  if (k.blocks.of(block_of(f, t.thread)) > t.time) return true;
+  const uint32_t warp = warp_of(f, t.thread);
+  switch (t.by) {
+    case group::thread: return k.warps.of(warp) > t.time || thread_known(t.thread);
+    case group::warp: return warp_known(warp);
+    case group::block:
+      return all_known(warp, static_cast<uint32_t>(f.block_threads) / lanes, warp_known);
+  }
+  return false;
+}
+
+// Did `t` happen before what `f` does now, by program order or a barrier? What a warp does as one,
+// it does for all of its lanes: then what this lane alone did or learnt does not count.
+bool ordered_here(const trace& t, const fiber& f, bool as_warp) {
+  if (!as_warp && t.by == group::thread && t.thread == f.number) return true;
   const warp& w = *f.home;
   const block& b = *w.home;
-  if (block_of(f, t.thread) == b.number) {
-    if (t.time < b.synced) return true;
-    if (t.time < w.synced && warp_of(f, t.thread) == warp_of(f, f.number)) return true;
-  }
-  return (!as_warp && !f.known.empty() && known_from(f.known, f, t)) ||
-         (!w.known.empty() && known_from(w.known, f, t)) ||
-         (!b.known.empty() && known_from(b.known, f, t));
+  const uint32_t in_block = t.thread - b.number * static_cast<uint32_t>(f.block_threads);
+  if (in_block >= static_cast<uint32_t>(f.block_threads)) return false;
+  if (t.time < b.synced) return true;
+  return t.by != group::block && t.time < w.synced &&
+         in_block - static_cast<uint32_t>(f.thread - f.lane) < static_cast<uint32_t>(w.lanes);
+}
+
+// The same, or by what somebody released and this thread, its warp or its block acquired?
+bool ordered(const trace& t, const fiber& f, bool as_warp) {
+  const warp& w = *f.home;
+  const block& b = *w.home;
+  return ordered_here(t, f, as_warp) || (!as_warp && known_from(f.known, f, t)) || known_from(w.known, f, t) ||
+         known_from(b.known, f, t);
 }
 
 bool writes(mark m) { return m == mark::write || m == mark::atomic_write || m == mark::pending; }
@@ -145,7 +173,9 @@ std::string bytes_of(const region& r, uint32_t bytes) {
 
 std::string other(const fiber& f, const trace& t) {
   const uint32_t n = block_of(f, t.thread);
-  std::string who = t.by_warp ? "the warp of thread " : "thread ";
+  std::string who = t.by == group::thread ? "thread "
+                    : t.by == group::warp  ? "the warp of thread "
+                                           : "the block of thread ";
   who += std::to_string(t.thread % static_cast<uint32_t>(f.block_threads));
   if (n != f.home->home->number) {
     const auto gx = static_cast<uint32_t>(f.grid[0]), gy = static_cast<uint32_t>(f.grid[1]);
@@ -153,6 +183,84 @@ std::string other(const fiber& f, const trace& t) {
            std::to_string(n / gx / gy) + ")";
   }
   return who;
+}
+
+// Is `f` one of the group that made `t`?
+bool stands_for(const trace& t, const fiber& f) {
+  if (t.by == group::thread) return false;
+  const int members = t.by == group::warp ? f.home->lanes : f.block_threads;
+  return f.number - t.thread < static_cast<uint32_t>(members);
+}
+
+// Adds an access that others of its kind do not conflict with. Where several members of a group
+// made the same one, the group stands for them: whoever conflicts with it, a member too, conflicts
+// with another member. So data that everybody reads does not cost a trace per thread.
+void add_shared(cell& c, trace mine, group to, uint32_t members, uint32_t first) {
+  far_traces& far = model().far;
+  const group from = mine.by;
+  uint16_t promoted = 0;
+  int standing = -1;  // the group's own trace
+  for (int i = 0; i < c.count; ++i) {
+    const trace& t = far.at(c, i);
+    if (t.kind == mine.kind && t.by == to && t.thread == first) standing = i;
+  }
+  if (standing >= 0) {
+    trace& t = far.at(c, standing);
+    promoted = mine.bytes & t.bytes;
+  }
+  for (int i = 0; i < c.count;) {
+    trace& t = far.at(c, i);
+    const bool fellow = t.kind == mine.kind && t.by == from && t.thread != mine.thread &&
+                        t.thread - first < members;
+    const auto both = static_cast<uint16_t>(fellow ? t.bytes & mine.bytes : 0);
+    promoted |= both;
+    t.bytes = static_cast<uint16_t>(t.bytes & ~both);
+    if (t.bytes != 0) {
+      ++i;
+      continue;
+    }
+    if (standing == c.count - 1) standing = i;
+    far.remove(c, i);
+  }
+  if (promoted != 0) {
+    if (standing >= 0) {
+      trace& t = far.at(c, standing);
+      t.bytes |= promoted;
+      t.time = mine.time;
+      t.place = mine.place;
+    } else {
+      trace t = mine;
+      t.by = to;
+      t.thread = first;
+      t.bytes = promoted;
+      far.add(c, t);
+    }
+  }
+  mine.bytes = static_cast<uint16_t>(mine.bytes & ~promoted);
+  if (mine.bytes != 0) far.add(c, mine);
+}
+
+void add(cell& c, const trace& mine, const fiber& f) {
+  constexpr int many = 24;  // from here on a block stands for its warps
+  const auto lanes = static_cast<uint32_t>(f.home->lanes);
+  if (mine.kind == mark::write || mine.kind == mark::pending || c.count == 0) {
+    model().far.add(c, mine);
+  } else if (mine.by == group::thread) {
+    add_shared(c, mine, group::warp, lanes, f.number - static_cast<uint32_t>(f.lane));
+  } else {
+    model().far.add(c, mine);
+  }
+  if (c.count <= many) return;
+  const auto threads = static_cast<uint32_t>(f.block_threads);
+  for (int i = 0; i < c.count; ++i) {
+    const trace t = model().far.at(c, i);
+    if (t.by != group::warp || t.kind != mine.kind || warp_of(f, t.thread) != warp_of(f, f.number)) {
+      continue;
+    }
+    model().far.remove(c, i);
+    add_shared(c, t, group::block, threads, t.thread / threads * threads);
+    return;
+  }
 }
 
 void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r, site at) {
@@ -164,8 +272,8 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
   const mark now = mark_of(kind);
   trace mine{};
   mine.time = m.now;
-  mine.by_warp = kind == access::fragment;
-  mine.thread = mine.by_warp ? f.number - static_cast<uint32_t>(f.lane) : f.number;
+  mine.by = kind == access::fragment ? group::warp : group::thread;
+  mine.thread = mine.by == group::warp ? f.number - static_cast<uint32_t>(f.lane) : f.number;
   mine.kind = now;
   mine.bytes = mask;
   mine.place = m.where.number(at);
@@ -176,7 +284,7 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
     if (!(t.bytes & mask)) {
       // Neighbouring bytes of the same act: one trace is enough.
       if (!merged && t.thread == mine.thread && t.kind == now && t.time == mine.time &&
-          t.by_warp == mine.by_warp && now != mark::pending) {
+          t.by == mine.by && now != mark::pending) {
         t.bytes |= mask;
         t.place = mine.place;
         merged = true;
@@ -193,15 +301,24 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
       ++i;
       continue;
     }
-    const bool before = ordered(t, f, mine.by_warp);
-    if (!before && conflict(t.kind, now)) {
+    const bool as_warp = mine.by == group::warp;
+    const bool opposed = conflict(t.kind, now);
+    if (!opposed && t.kind == now && (t.bytes & mask) == mask && stands_for(t, f)) {
+      t.time = mine.time;
+      t.place = mine.place;
+      merged = true;
+      ++i;
+      continue;
+    }
+    const bool before = opposed ? ordered(t, f, as_warp) : ordered_here(t, f, as_warp);
+    if (!before && opposed) {
       e.found(fault::race,
               std::string(does(kind)) + " " + bytes_of(r, bytes) + ", which " + other(f, t) + " " +
                   did(t.kind) + " at " + place(m.where.of(t.place)) +
                   ", and nothing orders the two",
               at);
     }
-    const bool same = t.thread == mine.thread && t.by_warp == mine.by_warp && t.kind == now;
+    const bool same = t.thread == mine.thread && t.by == mine.by && t.kind == now;
     if (same && t.time == mine.time && now != mark::pending && !merged) {
       t.bytes |= mask;
       t.place = mine.place;
@@ -229,7 +346,7 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
   } else if (writes(now) && landed) {
     c.valid |= mask;
   }
-  if (!merged) m.far.add(c, mine);
+  if (!merged) add(c, mine, f);
 }
 
 }  // namespace

@@ -13,11 +13,14 @@ namespace warploom::simt::emulator {
 
 enum class mark : uint8_t { read, write, atomic_read, atomic_write, pending };
 
-// One access that still matters. Fragment loads are made by a warp as one.
+// Who made an access: a thread; several lanes of a warp, as in a fragment load; several warps.
+enum class group : uint8_t { thread, warp, block };
+
+// One access that still matters, or several of one kind by a group: then the time is the latest.
 struct trace {
   uint32_t time;
-  uint32_t thread : 28;  // number in the launch; of a warp's first lane if by_warp
-  uint32_t by_warp : 1;
+  uint32_t thread : 27;  // number in the launch, of the group's first thread
+  group by : 2;
   mark kind : 3;
   uint16_t bytes;  // of the 16
   uint16_t place;  // see places

@@ -250,6 +250,21 @@ struct barrier_in_one_warp : fault_kernel<M> {
   }
 };
 
+// Half of a warp waits for the other half, which waits for the block.
+template <class M, bool Planted>
+struct barrier_against_shuffle : fault_kernel<M> {
+  static constexpr const char* name = "barrier_against_shuffle";
+  SIMT_DEVICE static void run(const buffers& p) {
+    const int t = thread_index();
+    int v = t;
+    if (!Planted || t % 2 == 0) {
+      FAULTY v = shuffle_xor<M>(t, 2);
+    }
+    sync_block();
+    store(p.y, t, static_cast<float>(v));
+  }
+};
+
 template <class M, bool Planted>
 struct divergent_shuffle : fault_kernel<M> {
   static constexpr const char* name = "divergent_shuffle";
