@@ -32,12 +32,16 @@ void compare(const std::vector<float>& got, const std::vector<double>& want,
 
 template <class M, class T, int Cols, bool ATransposed, bool BByRows>
 outcome check_product() {
-  using kernel = simt_test::atom_product<M, T, Cols, ATransposed, BByRows>;
+  using kernel = warploom::simt::test::atom_product<M, T, Cols, ATransposed, BByRows>;
   constexpr int n = kernel::size;
   const auto a = random_matrix<T>(n, 1), b = random_matrix<T>(n, 2);
   std::vector<float> d(a.size()), e(a.size());
-  const auto A = [&](int m, int k) { return to_float(a[static_cast<size_t>(ATransposed ? k * n + m : m * n + k)]); };
-  const auto B = [&](int k, int c) { return to_float(b[static_cast<size_t>(BByRows ? k * n + c : c * n + k)]); };
+  const auto A = [&](int m, int k) {
+    return to_float(a[static_cast<size_t>(ATransposed ? k * n + m : m * n + k)]);
+  };
+  const auto B = [&](int k, int c) {
+    return to_float(b[static_cast<size_t>(BByRows ? k * n + c : c * n + k)]);
+  };
   const auto count = static_cast<int64_t>(a.size());
   auto o = launch<kernel>({1}, kernel::smem_bytes, nullptr,
                           {make_global<const T>(a.data(), count, memory::written),
@@ -110,7 +114,7 @@ template <template <class> class Wrong>
 void expect_refused() {
   simt_test::for_every_seed([](const std::string& where) {
     const std::string said = emulator::settings().lanes == 32 ? probe<Wrong<mma32>, bf16>()
-                                                    : probe<Wrong<mfma64>, bf16>();
+                                                              : probe<Wrong<mfma64>, bf16>();
     simt_test::expect(!said.empty(), where + "the probe believed a wrong table");
   });
 }
@@ -154,7 +158,8 @@ static void check_tile() {
     for (int chunk = 0; chunk < Cols / 8; ++chunk) {
       std::set<int> banks;
       for (int i = 0; i < 8; ++i) banks.insert(t::offset(row + i, chunk * 8) / 8 % 8);
-      simt_test::expect(banks.size() == 8, "tile of " + std::to_string(Cols) + " columns conflicts");
+      simt_test::expect(banks.size() == 8,
+                        "tile of " + std::to_string(Cols) + " columns conflicts");
     }
   }
 }

@@ -9,14 +9,14 @@
 namespace {
 
 using namespace warploom::simt;  // NOLINT
-using simt_test::attention_bug;
 using emulator::fault;
+using warploom::simt::test::attention_bug;
 
 constexpr int heads = 1, s = 100;  // two tiles, the second one ragged
 
 template <class M, class T, attention_bug Bug>
 outcome start(float* worst = nullptr) {
-  using kernel = simt_test::attention<M, T, Bug>;
+  using kernel = warploom::simt::test::attention<M, T, Bug>;
   constexpr int d = kernel::d;
   const int64_t count = int64_t{heads} * s * d;
   std::mt19937 rng(3);
@@ -27,12 +27,12 @@ outcome start(float* worst = nullptr) {
   }
   std::vector<float> o(q.size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-  const auto outcome = launch<kernel>({(s + 63) / 64, heads}, kernel::smem_bytes, nullptr,
-                                      {make_global<const T>(q.data(), count, memory::written),
-                                       make_global<const T>(k.data(), count, memory::written),
-                                       make_global<const T>(v.data(), count, memory::written),
-                                       make_global(o.data(), count, memory::unwritten), s,
-                                       scale * 1.44269504f});
+  const auto outcome =
+      launch<kernel>({(s + 63) / 64, heads}, kernel::smem_bytes, nullptr,
+                     {make_global<const T>(q.data(), count, memory::written),
+                      make_global<const T>(k.data(), count, memory::written),
+                      make_global<const T>(v.data(), count, memory::written),
+                      make_global(o.data(), count, memory::unwritten), s, scale * 1.44269504f});
   if (!worst) return outcome;
   *worst = 0.0f;
   for (int i = 0; i < s; ++i) {
@@ -48,12 +48,14 @@ outcome start(float* worst = nullptr) {
     }
     for (int j = 0; j < s; ++j) {
       for (int c = 0; c < d; ++c) {
-        out[static_cast<size_t>(c)] += p[static_cast<size_t>(j)] / sum *
-                                       static_cast<double>(to_float(v[static_cast<size_t>(j * d + c)]));
+        out[static_cast<size_t>(c)] +=
+            p[static_cast<size_t>(j)] / sum *
+            static_cast<double>(to_float(v[static_cast<size_t>(j * d + c)]));
       }
     }
     for (int c = 0; c < d; ++c) {
-      const auto off = static_cast<float>(std::abs(out[static_cast<size_t>(c)] - static_cast<double>(o[static_cast<size_t>(i * d + c)])));
+      const auto off = static_cast<float>(std::abs(
+          out[static_cast<size_t>(c)] - static_cast<double>(o[static_cast<size_t>(i * d + c)])));
       if (!(off <= *worst)) *worst = off;
     }
   }
@@ -77,8 +79,8 @@ void check_values(float bound) {
 SIMT_CASE(attention_bf16_is_clean_and_right) { check_values<bf16>(4e-3f); }
 SIMT_CASE(attention_f16_is_clean_and_right) { check_values<f16>(5e-4f); }
 
-#define ATTENTION_FAULT(bug, kind)                                                           \
-  SIMT_CASE(attention_##bug##_is_found) {                                                    \
+#define ATTENTION_FAULT(bug, kind)                                                                 \
+  SIMT_CASE(attention_##bug##_is_found) {                                                          \
     simt_test::expect_fault(kind, []<class M>() { return start<M, bf16, attention_bug::bug>(); }); \
   }
 

@@ -14,7 +14,7 @@ using warploom::simt::emulator::fault;
 struct host_buffers {
   std::vector<float> x = std::vector<float>(512, 1.0f), y = std::vector<float>(512);
   std::vector<int32_t> flags = std::vector<int32_t>(16);
-  simt_test::buffers view(int64_t y_count, memory y_state) {
+  warploom::simt::test::buffers view(int64_t y_count, memory y_state) {
     return {make_global<const float>(x.data(), 512, memory::written),
             make_global(y.data(), y_count, y_state), make_global(flags.data(), 16, memory::written),
             256};
@@ -29,13 +29,14 @@ warploom::simt::outcome start(int64_t blocks, memory y_state = memory::unwritten
 
 }  // namespace
 
-#define FAULT(kernel, kind, blocks)                                                                \
-  SIMT_CASE(kernel##_is_found) {                                                                   \
-    simt_test::expect_fault(kind,                                                                  \
-                            []<class M>() { return start<simt_test::kernel<M, true>>(blocks); });  \
-  }                                                                                                \
-  SIMT_CASE(kernel##_without_the_bug_is_clean) {                                                   \
-    simt_test::expect_clean([]<class M>() { return start<simt_test::kernel<M, false>>(blocks); }); \
+#define FAULT(kernel, kind, blocks)                                                            \
+  SIMT_CASE(kernel##_is_found) {                                                               \
+    simt_test::expect_fault(                                                                   \
+        kind, []<class M>() { return start<warploom::simt::test::kernel<M, true>>(blocks); }); \
+  }                                                                                            \
+  SIMT_CASE(kernel##_without_the_bug_is_clean) {                                               \
+    simt_test::expect_clean(                                                                   \
+        []<class M>() { return start<warploom::simt::test::kernel<M, false>>(blocks); });      \
   }
 
 FAULT(shared_race, fault::race, 1)
@@ -61,12 +62,13 @@ FAULT(divergent_product, fault::divergence, 1)
 FAULT(divergent_fragment_load, fault::divergence, 1)
 FAULT(fragment_without_sync, fault::race, 1)
 
-#define TICKET_FAULT(bug, kind, blocks)                                                         \
-  SIMT_CASE(ticket_##bug##_is_found) {                                                          \
-    simt_test::expect_fault(kind, []<class M>() {                                               \
-      return start<simt_test::ticket_pipeline<M, simt_test::ticket_bug::bug>>(blocks,           \
-                                                                              memory::written); \
-    });                                                                                         \
+#define TICKET_FAULT(bug, kind, blocks)                                                     \
+  SIMT_CASE(ticket_##bug##_is_found) {                                                      \
+    simt_test::expect_fault(kind, []<class M>() {                                           \
+      return start<                                                                         \
+          warploom::simt::test::ticket_pipeline<M, warploom::simt::test::ticket_bug::bug>>( \
+          blocks, memory::written);                                                         \
+    });                                                                                     \
   }
 
 TICKET_FAULT(read_before_landing, fault::not_landed, 1)
@@ -84,7 +86,7 @@ SIMT_CASE(ticket_pipeline_is_clean_and_right) {
   simt_test::expect_clean([]<class M>() {
     host_buffers h;
     for (int i = 0; i < 512; ++i) h.x[static_cast<size_t>(i)] = static_cast<float>(i);
-    using kernel = simt_test::ticket_pipeline<M, simt_test::ticket_bug::none>;
+    using kernel = warploom::simt::test::ticket_pipeline<M, warploom::simt::test::ticket_bug::none>;
     auto o = launch<kernel>({2}, kernel::smem_bytes, nullptr, h.view(256, memory::unwritten));
     for (int i = 0; i < 256 && o.ok(); ++i) {
       const float want = 4.0f * static_cast<float>(255 - i % 128);

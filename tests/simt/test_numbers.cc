@@ -11,8 +11,10 @@ SIMT_CASE(bf16_and_f16_values_survive_the_way_to_float_and_back) {
     const auto half = static_cast<uint16_t>(bits);
     const float wide = to_float(bf16{half});
     const float narrow = to_float(f16{half});
-    if (!std::isnan(wide)) simt_test::expect(to<bf16>(wide).bits == half, "bf16 " + std::to_string(bits));
-    if (!std::isnan(narrow)) simt_test::expect(to<f16>(narrow).bits == half, "f16 " + std::to_string(bits));
+    if (!std::isnan(wide))
+      simt_test::expect(to<bf16>(wide).bits == half, "bf16 " + std::to_string(bits));
+    if (!std::isnan(narrow))
+      simt_test::expect(to<f16>(narrow).bits == half, "f16 " + std::to_string(bits));
     const bool nan16 = (half & 0x7c00) == 0x7c00 && (half & 0x3ff);
     simt_test::expect(std::isnan(narrow) == nan16, "f16 nan " + std::to_string(bits));
   }
@@ -31,9 +33,13 @@ static void check_rounding(uint16_t infinity) {
     for (const uint16_t sign : {uint16_t{0}, uint16_t{0x8000}}) {
       const float s = sign ? -1.0f : 1.0f;
       const bool exact = static_cast<double>(middle) == (low + high) / 2;
-      if (exact) simt_test::expect(to<T>(s * middle).bits == (even | sign), "middle " + std::to_string(bits));
-      if (exact) simt_test::expect(to<T>(s * below).bits == (bits | sign), "below " + std::to_string(bits));
-      if (exact) simt_test::expect(to<T>(s * above).bits == (next | sign), "above " + std::to_string(bits));
+      if (exact)
+        simt_test::expect(to<T>(s * middle).bits == (even | sign),
+                          "middle " + std::to_string(bits));
+      if (exact)
+        simt_test::expect(to<T>(s * below).bits == (bits | sign), "below " + std::to_string(bits));
+      if (exact)
+        simt_test::expect(to<T>(s * above).bits == (next | sign), "above " + std::to_string(bits));
     }
   }
 }

@@ -6,7 +6,7 @@ namespace {
 
 using namespace warploom::simt;  // NOLINT
 using emulator::fault;
-using simt_test::signal_bug;
+using warploom::simt::test::signal_bug;
 
 struct run_result {
   std::vector<float> y = std::vector<float>(256);
@@ -33,7 +33,7 @@ outcome start(int64_t blocks) {
 SIMT_CASE(signal_is_clean_and_right) {
   simt_test::expect_clean([]<class M>() {
     run_result r;
-    auto o = start<simt_test::signal_kernel<M, signal_bug::none>>(6, r);
+    auto o = start<warploom::simt::test::signal_kernel<M, signal_bug::none>>(6, r);
     for (int b = 0; b < 5; ++b) {
       simt_test::expect(r.y[static_cast<size_t>(128 + b)] == 128.0f, "wrong sum");
     }
@@ -41,10 +41,11 @@ SIMT_CASE(signal_is_clean_and_right) {
   });
 }
 
-#define SIGNAL_FAULT(bug, kind)                                                             \
-  SIMT_CASE(signal_##bug##_is_found) {                                                      \
-    simt_test::expect_fault(                                                                \
-        kind, []<class M>() { return start<simt_test::signal_kernel<M, signal_bug::bug>>(6); }); \
+#define SIGNAL_FAULT(bug, kind)                                                 \
+  SIMT_CASE(signal_##bug##_is_found) {                                          \
+    simt_test::expect_fault(kind, []<class M>() {                               \
+      return start<warploom::simt::test::signal_kernel<M, signal_bug::bug>>(6); \
+    });                                                                         \
   }
 
 SIGNAL_FAULT(before_the_data, fault::race)
@@ -64,7 +65,7 @@ SIMT_CASE(signal_between_blocks_that_are_not_resident_is_found) {
     run_result r;
     const session session;
     const auto o = with_machine([&]<class M>() {
-      return start<simt_test::signal_kernel<M, signal_bug::not_resident>>(16, r);
+      return start<warploom::simt::test::signal_kernel<M, signal_bug::not_resident>>(16, r);
     });
     if (o.ok()) {
       simt_test::expect(r.flags[1] == 0, where + "a wait failed without a report");
@@ -82,21 +83,23 @@ SIMT_CASE(a_wait_that_expires_lets_the_kernel_tell_the_host) {
     run_result r;
     const session session;
     const auto o = with_machine([&]<class M>() {
-      return start<simt_test::signal_kernel<M, signal_bug::never_sent>>(6, r);
+      return start<warploom::simt::test::signal_kernel<M, signal_bug::never_sent>>(6, r);
     });
     simt_test::expect(o.ok(), where + o.error);
-    simt_test::expect(r.flags[1] == simt_test::wait_failed, where + "the error word was not set");
+    simt_test::expect(r.flags[1] == warploom::simt::test::wait_failed,
+                      where + "the error word was not set");
     simt_test::expect(r.y[128] == -1.0f, where + "the output was not poisoned");
   });
 }
 
-#define FAULT(kernel, kind, blocks)                                                       \
-  SIMT_CASE(kernel##_is_found) {                                                          \
-    simt_test::expect_fault(kind,                                                         \
-                            []<class M>() { return start<simt_test::kernel<M, true>>(blocks); }); \
-  }                                                                                       \
-  SIMT_CASE(kernel##_without_the_bug_is_clean) {                                          \
-    simt_test::expect_clean([]<class M>() { return start<simt_test::kernel<M, false>>(blocks); }); \
+#define FAULT(kernel, kind, blocks)                                                            \
+  SIMT_CASE(kernel##_is_found) {                                                               \
+    simt_test::expect_fault(                                                                   \
+        kind, []<class M>() { return start<warploom::simt::test::kernel<M, true>>(blocks); }); \
+  }                                                                                            \
+  SIMT_CASE(kernel##_without_the_bug_is_clean) {                                               \
+    simt_test::expect_clean(                                                                   \
+        []<class M>() { return start<warploom::simt::test::kernel<M, false>>(blocks); });      \
   }
 
 FAULT(shared_flag, fault::race, 1)

@@ -4,9 +4,7 @@
 
 #include "simt/simt.h"
 
-namespace simt_test {
-
-using namespace warploom::simt;  // NOLINT: a test of these words
+namespace warploom::simt::test {
 
 template <class M, class T, int Cols, bool ATransposed, bool BByRows>
 struct atom_product {
@@ -15,7 +13,7 @@ struct atom_product {
   static constexpr int threads = M::lanes;
   static constexpr int min_blocks = 1;
   static constexpr bool all_resident = false;
-  static constexpr int size = Cols < 32 ? Cols : 32;  // of the square matrices
+  static constexpr int size = Cols < 32 ? Cols : 32;   // of the square matrices
   static constexpr int row0 = 16, col0 = Cols - size;  // where they lie in their tiles
   using space = tile<T, Cols>;
   static constexpr int64_t smem_bytes = 2 * space::bytes(row0 + size);
@@ -63,7 +61,8 @@ struct atom_product {
       for (int n = 0; n < atoms; ++n) {
         d[n] = frag_c<M>::zero();
         SIMT_UNROLL
-        for (int k = 0; k < atoms; ++k) mma(d[n], left(a, m * 16, k * 16), right(b, k * 16, n * 16));
+        for (int k = 0; k < atoms; ++k)
+          mma(d[n], left(a, m * 16, k * 16), right(b, k * 16, n * 16));
         put(p.d, m * 16, n * 16, d[n]);
       }
       SIMT_UNROLL
@@ -77,4 +76,4 @@ struct atom_product {
   }
 };
 
-}  // namespace simt_test
+}  // namespace warploom::simt::test

@@ -5,9 +5,7 @@
 
 #include "kernels/mark.h"
 
-namespace simt_test {
-
-using namespace warploom::simt;  // NOLINT: a test of these words
+namespace warploom::simt::test {
 
 enum class attention_bug {
   none,
@@ -15,7 +13,7 @@ enum class attention_bug {
   warp_barrier_after_landing,
   no_landing,
   refill_while_read,
-  keys_past_the_end,     // the last tile's rows are not cut off
+  keys_past_the_end,  // the last tile's rows are not cut off
   tile_too_small,
   lane_skips_shuffle,
   barrier_in_first_warp,
@@ -44,14 +42,15 @@ struct attention {
     float scale_log2;
   };
 
-  static constexpr bool is(attention_bug b) { return Bug == b; }
+  SIMT_HOST_DEVICE static constexpr bool is(attention_bug b) { return Bug == b; }
 
   // Rows past `valid` become zeros.
   SIMT_DEVICE static void begin(copy_ticket<copies>& ticket, space to, global<const T> from,
                                 int valid) {
     SIMT_UNROLL
     for (int i = 0; i < copies; ++i) {
-      const int chunk = thread_index() + i * threads, row = chunk / (d / 8), col = chunk % (d / 8) * 8;
+      const int chunk = thread_index() + i * threads, row = chunk / (d / 8),
+                col = chunk % (d / 8) * 8;
       const bool inside = row < valid || is(attention_bug::keys_past_the_end);
       FAULTY ticket.copy(i, to.at(row, col), from + row * d + col, inside);
     }
@@ -197,4 +196,4 @@ struct attention {
   }
 };
 
-}  // namespace simt_test
+}  // namespace warploom::simt::test

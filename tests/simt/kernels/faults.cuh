@@ -4,9 +4,7 @@
 
 #include "kernels/mark.h"
 
-namespace simt_test {
-
-using namespace warploom::simt;  // NOLINT: a test of these words
+namespace warploom::simt::test {
 
 struct buffers {
   global<const float> x;
@@ -338,4 +336,4 @@ struct fragment_without_sync : fault_kernel<M> {
   }
 };
 
-}  // namespace simt_test
+}  // namespace warploom::simt::test

@@ -4,19 +4,19 @@
 
 #include "kernels/faults.cuh"
 
-namespace simt_test {
+namespace warploom::simt::test {
 
 enum class signal_bug {
   none,
   before_the_data,
-  no_barrier_before,   // one thread signals for others that may not be done
+  no_barrier_before,  // one thread signals for others that may not be done
   relaxed_signal,
   relaxed_wait,
-  block_scope,         // signals its own block, the reader is in another
-  no_barrier_after,    // one thread acquires, the others just read
+  block_scope,       // signals its own block, the reader is in another
+  no_barrier_after,  // one thread acquires, the others just read
   never_sent,
-  spin_forever,        // never sent, and the waiter counts no spins
-  not_resident,        // more waiting blocks than fit beside the producer
+  spin_forever,  // never sent, and the waiter counts no spins
+  not_resident,  // more waiting blocks than fit beside the producer
 };
 
 constexpr int32_t wait_failed = 7;
@@ -25,7 +25,7 @@ template <class M, signal_bug Bug>
 struct signal_kernel : fault_kernel<M> {
   static constexpr const char* name = "signal";
   static constexpr bool all_resident = Bug != signal_bug::not_resident;
-  static constexpr bool is(signal_bug b) { return Bug == b; }
+  SIMT_HOST_DEVICE static constexpr bool is(signal_bug b) { return Bug == b; }
 
   // The last block produces y[0..128), the others sum it into y[128 + block]. Flag 1 is the error
   // word.
@@ -54,8 +54,7 @@ struct signal_kernel : fault_kernel<M> {
         while (ld_relaxed(p.flags, 0) < 1) {
         }
       } else if (is(signal_bug::spin_forever)) {
-        FAULTY while (ld_acquire(p.flags, 0) < 1) {
-        }
+        FAULTY while (ld_acquire(p.flags, 0) < 1) {}
       } else {
         FAULTY came = wait_at_least(p.flags, 0, 1, 1 << 20);
       }
@@ -141,4 +140,4 @@ struct grid_barrier : fault_kernel<M> {
   }
 };
 
-}  // namespace simt_test
+}  // namespace warploom::simt::test

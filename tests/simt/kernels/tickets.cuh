@@ -3,7 +3,7 @@
 
 #include "kernels/faults.cuh"
 
-namespace simt_test {
+namespace warploom::simt::test {
 
 enum class ticket_bug {
   none,
@@ -24,7 +24,7 @@ struct ticket_pipeline : fault_kernel<M> {
   static constexpr const char* name = "ticket_pipeline";
   static constexpr int rounds = 4;  // of 256 floats: y[i] = sum over the rounds of x, reversed
 
-  static constexpr bool is(ticket_bug b) { return Bug == b; }
+  SIMT_HOST_DEVICE static constexpr bool is(ticket_bug b) { return Bug == b; }
 
   SIMT_DEVICE static void run(const buffers& p) {
     arena smem;
@@ -83,4 +83,4 @@ struct ticket_pipeline : fault_kernel<M> {
   }
 };
 
-}  // namespace simt_test
+}  // namespace warploom::simt::test
