@@ -20,6 +20,44 @@ SIMT_DEVICE int grid_z() { return static_cast<int>(gridDim.z); }
 
 namespace device {
 
+// Bytes that one instruction moves, as a type that stays in registers: HIP's compiler keeps copies
+// of structs and arrays in memory where control flow joins.
+template <int Bytes>
+struct raw;
+template <>
+struct raw<1> {
+  using type = uint8_t;
+};
+template <>
+struct raw<2> {
+  using type = uint16_t;
+};
+template <>
+struct raw<4> {
+  using type = uint32_t;
+};
+#if defined(WARPLOOM_SIMT_HIP)
+template <>
+struct raw<8> {
+  using type = uint32_t __attribute__((ext_vector_type(2)));
+};
+template <>
+struct raw<16> {
+  using type = uint32_t __attribute__((ext_vector_type(4)));
+};
+#else
+template <>
+struct raw<8> {
+  using type = uint2;
+};
+template <>
+struct raw<16> {
+  using type = uint4;
+};
+#endif
+template <int Bytes>
+using raw_t = typename raw<Bytes>::type;
+
 template <class T>
 SIMT_DEVICE T* address(global<T> p, int64_t i) {
   return p.p + i;
@@ -51,19 +89,24 @@ SIMT_DEVICE void store(shared<T> p, int i, std::type_identity_t<T> value, site =
 template <int N, class T>
 SIMT_DEVICE vec<std::remove_const_t<T>, N> load_vec(global<T> p, int64_t i = 0,
                                                     site = site::current()) {
-  return *reinterpret_cast<const vec<std::remove_const_t<T>, N>*>(device::address(p, i));
+  using bits = device::raw_t<N * sizeof(T)>;
+  return number::bit_cast<vec<std::remove_const_t<T>, N>>(
+      *reinterpret_cast<const bits*>(device::address(p, i)));
 }
 template <int N, class T>
 SIMT_DEVICE vec<T, N> load_vec(shared<T> p, int i = 0, site = site::current()) {
-  return *reinterpret_cast<const vec<T, N>*>(device::address(p, i));
+  using bits = device::raw_t<N * sizeof(T)>;
+  return number::bit_cast<vec<T, N>>(*reinterpret_cast<const bits*>(device::address(p, i)));
 }
 template <class T, int N>
 SIMT_DEVICE void store_vec(global<T> p, int64_t i, vec<T, N> value, site = site::current()) {
-  *reinterpret_cast<vec<T, N>*>(device::address(p, i)) = value;
+  using bits = device::raw_t<N * sizeof(T)>;
+  *reinterpret_cast<bits*>(device::address(p, i)) = number::bit_cast<bits>(value);
 }
 template <class T, int N>
 SIMT_DEVICE void store_vec(shared<T> p, int i, vec<T, N> value, site = site::current()) {
-  *reinterpret_cast<vec<T, N>*>(device::address(p, i)) = value;
+  using bits = device::raw_t<N * sizeof(T)>;
+  *reinterpret_cast<bits*>(device::address(p, i)) = number::bit_cast<bits>(value);
 }
 
 SIMT_DEVICE void sync_block(site = site::current()) { __syncthreads(); }

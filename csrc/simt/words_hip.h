@@ -81,20 +81,22 @@ class copy_ticket {
   SIMT_DEVICE void copy(int i, shared<T> to, global<const std::type_identity_t<T>> from,
                         bool inside, site = site::current()) {
     to_[i] = to.offset;
-    data_[i] = inside ? *reinterpret_cast<const vec<uint32_t, 4>*>(from.p) : vec<uint32_t, 4>{};
+    device::raw_t<16> data = {0, 0, 0, 0};
+    if (inside) data = *reinterpret_cast<const device::raw_t<16>*>(from.p);
+    data_[i] = data;
   }
   SIMT_DEVICE void commit(site = site::current()) {}
   template <int Newer = 0>
   SIMT_DEVICE void land(site = site::current()) {
     SIMT_UNROLL
     for (int i = 0; i < N; ++i) {
-      *reinterpret_cast<vec<uint32_t, 4>*>(warploom_simt_shared + to_[i]) = data_[i];
+      *reinterpret_cast<device::raw_t<16>*>(warploom_simt_shared + to_[i]) = data_[i];
     }
   }
 
  private:
   uint32_t to_[N];
-  vec<uint32_t, 4> data_[N];
+  device::raw_t<16> data_[N];
 };
 
 }  // namespace warploom::simt

@@ -76,8 +76,8 @@ struct attention {
     }
 
     const int tiles = ceil_div(p.s, rows);
-    copy_ticket<copies> even, odd, values;
-    begin(even, k0, p.k + base, p.s);
+    copy_ticket<copies> keys, values;
+    begin(keys, k0, p.k + base, p.s);
     frag_c<M> o[d / 16];
     float top[M::row_slots], sum[M::row_slots];
     SIMT_UNROLL
@@ -92,10 +92,8 @@ struct attention {
       begin(values, vs, p.v + base + int64_t{t} * rows * d, valid);
       if (is(attention_bug::no_landing)) {
         // nothing waits
-      } else if (odd_tile) {
-        FAULTY odd.template land<1>();
       } else {
-        FAULTY even.template land<1>();
+        FAULTY keys.template land<1>();
       }
       if (is(attention_bug::warp_barrier_after_landing)) {
         sync_warp();
@@ -106,13 +104,8 @@ struct attention {
       // The next keys go where the last tile's were: everybody has left that tile.
       if (t + 1 < tiles) {
         const auto from = p.k + base + int64_t{t + 1} * rows * d;
-        if (is(attention_bug::refill_while_read)) {
-          begin(odd_tile ? even : odd, ks, from, valid - rows);
-        } else if (odd_tile) {
-          begin(even, k0, from, valid - rows);
-        } else {
-          begin(odd, k1, from, valid - rows);
-        }
+        const space next{odd_tile != is(attention_bug::refill_while_read) ? k0.base : k1.base};
+        begin(keys, next, from, valid - rows);
       }
 
       frag_c<M> s[rows / 16];
