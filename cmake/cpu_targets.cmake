@@ -9,7 +9,7 @@ set(cpu_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast)
 # Programs that test the loops' parts in C++, one per CPU target. They exit with 77 where the
 # processor cannot run the target.
 function(warploom_cpu_tests name)
-  foreach(test gemm)
+  foreach(test gemm math)
     set(program cpu_${test}_test_${name})
     add_executable(${program} tests/attention/cpu/${test}_test.cc)
     target_compile_options(${program} PRIVATE ${ARGN} ${cpu_flags})

@@ -136,6 +136,35 @@ void pack_depth(const T* from, int64_t row_stride, int64_t rows, int64_t d, int6
   }
 }
 
+// Clears row r of what pack_depth wrote.
+template <class Word>
+void clear_depth_row(int64_t r, int64_t width, Word* to) {
+  if constexpr (std::is_same_v<Word, Pair>) {
+    to += r / 2 * width;
+    for (int64_t c = 0; c < width; ++c) {
+      to[c] = Pair(uint32_t(to[c]) & (r % 2 ? 0x0000ffffu : 0xffff0000u));
+    }
+  } else {
+    std::fill_n(to + r * width, width, Word{0});
+  }
+}
+
+// Whether there is neither NaN nor infinity in rows of d elements.
+template <class T>
+bool all_finite(const T* from, int64_t row_stride, int64_t rows, int64_t d) {
+  Floats zeros = broadcast(0.0f);  // the sum of 0 * x
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < d; c += kLanes) {
+      T buffer[kLanes];
+      const T* x = pack_detail::readable(from + r * row_stride + c, d - c, buffer);
+      zeros = multiply_add(load_floats(x), broadcast(0.0f), zeros);
+    }
+  }
+  bool finite = true;
+  for (int lane = 0; lane < kLanes; ++lane) finite &= zeros[lane] == 0;
+  return finite;
+}
+
 // Lanes become rows: rows[lane][c] = from[c * kStrip + lane] for lane < count, c < d.
 template <class T>
 void unpack_lanes(const float* from, int64_t d, int count, T* const* rows) {

@@ -71,10 +71,11 @@ inline Words load_broadcast(const Pair* p) {
 inline Words bits(Floats x) { return Words(x); }
 inline Floats from_bits(Words x) { return Floats(x); }
 
-// The larger one; b where either is NaN.
+// The larger one; b where either is NaN. (maskz here and elsewhere: the plain forms make GCC 12
+// warn of its own header's undefined register.)
 inline Floats max(Floats a, Floats b) {
 #if defined(__AVX512F__)
-  return Floats(_mm512_max_ps(__m512(a), __m512(b)));
+  return Floats(_mm512_maskz_max_ps(0xffff, __m512(a), __m512(b)));
 #elif defined(__AVX2__)
   return Floats(_mm256_max_ps(__m256(a), __m256(b)));
 #elif defined(__x86_64__)
@@ -87,7 +88,7 @@ inline Floats max(Floats a, Floats b) {
 // The smaller one; b where either is NaN.
 inline Floats min(Floats a, Floats b) {
 #if defined(__AVX512F__)
-  return Floats(_mm512_min_ps(__m512(a), __m512(b)));
+  return Floats(_mm512_maskz_min_ps(0xffff, __m512(a), __m512(b)));
 #elif defined(__AVX2__)
   return Floats(_mm256_min_ps(__m256(a), __m256(b)));
 #elif defined(__x86_64__)

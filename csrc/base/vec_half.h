@@ -20,7 +20,7 @@ inline Floats load_floats(const bf16* p) {
 }
 inline Floats load_floats(const f16* p) {
   const Halves x = load_halves(p);
-#if defined(__AVX512F__)  // maskz: GCC 12 warns of its own header's undefined register
+#if defined(__AVX512F__)
   return Floats(_mm512_maskz_cvtph_ps(0xffff, __m256i(x)));
 #elif defined(__F16C__)
   return Floats(_mm256_cvtph_ps(__m128i(x)));

@@ -1,25 +1,13 @@
 // The CPU loops' matrix product and packing against sums in double, for this target.
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <vector>
 
 #include "attention/cpu_pack.h"
+#include "cpu_test.h"
 
 namespace warploom::attention {
 namespace {
-
-int failures = 0;
-
-#define EXPECT(condition, ...)                                    \
-  do {                                                            \
-    if (!(condition)) {                                           \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      std::printf(__VA_ARGS__);                                   \
-      std::printf("\n");                                          \
-      ++failures;                                                 \
-    }                                                             \
-  } while (0)
 
 // Small multiples of 1/8: exact in every storage type, and so are all the sums below.
 float value(int64_t i) { return float((i * 7919) % 31 - 15) * 0.125f; }
@@ -140,11 +128,7 @@ void conversions() {
 int main() {
   using namespace warploom;
   using namespace warploom::attention;
-#if defined(__AVX512F__)
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bf16")) return 77;
-#elif defined(__AVX2__)
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 77;
-#endif
+  WL_SKIP_WITHOUT_TARGET();
   for (const int64_t d : {1, 2, 7, 8, 33, 40, 72, 128}) {
     for (const int64_t keys : {1, 2, 3, 5, 6, 8, 15, 31}) {
       for (const int count : {1, kLanes, kStrip - 1, kStrip}) {
@@ -160,6 +144,5 @@ int main() {
   }
   conversions<bf16>();
   conversions<f16>();
-  std::printf("%s: %d lanes, %d failures\n", failures ? "FAILED" : "ok", kLanes, failures);
-  return failures ? 1 : 0;
+  return report();
 }
