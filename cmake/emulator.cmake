@@ -4,4 +4,4 @@ set(emulator_targets sm_80 sm_90a gfx90a)
 warploom_gpu_sources(attention_emulator attention emulator cc ${emulator_targets})
 warploom_backend(warploom_emulator csrc/backends/emulator.cc ${attention_emulator_table}
                  ${attention_emulator_kernels})
-target_link_libraries(warploom_emulator PRIVATE Threads::Threads)
+target_link_libraries(warploom_emulator PRIVATE simt_emulator Threads::Threads)

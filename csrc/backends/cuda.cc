@@ -2,9 +2,33 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <string>
 
 #include "base/backend.h"
 #include "base/status.h"
+
+namespace warploom {
+namespace {
+
+std::string text_of(cudaError_t error) {
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+
+struct Platform {
+  static constexpr const char* name = "CUDA";
+  static std::string current(int* index) { return text_of(cudaGetDevice(index)); }
+  static std::string make_current(int index) { return text_of(cudaSetDevice(index)); }
+  static std::string synchronize() { return text_of(cudaDeviceSynchronize()); }
+  static std::string allocate_mapped(size_t bytes, void** host, void** device) {
+    const cudaError_t error = cudaHostAlloc(host, bytes, cudaHostAllocMapped);
+    return text_of(error != cudaSuccess ? error : cudaHostGetDevicePointer(device, *host, 0));
+  }
+};
+
+}  // namespace
+}  // namespace warploom
+
+#include "backends/gpu_device.h"
 
 namespace warploom {
 
@@ -22,24 +46,12 @@ KernelTable table(const char* family) {
 std::string device_problem(Target target, int device_index) {
   cudaDeviceProp properties;
   const cudaError_t error = cudaGetDeviceProperties(&properties, device_index);
-  if (error != cudaSuccess) return std::string("CUDA: ") + cudaGetErrorString(error);
+  if (error != cudaSuccess) return "CUDA: " + text_of(error);
   const int capability = properties.major * 10 + properties.minor;
   const bool fits = target == Target::sm_90a ? capability == 90 : capability >= 80;
   if (fits) return "";
   return std::string(properties.name) + " has compute capability " +
          std::to_string(properties.major) + "." + std::to_string(properties.minor);
-}
-
-wl_status check(int device_index) {
-  int before = 0;
-  cudaError_t error = cudaGetDevice(&before);
-  if (error == cudaSuccess) error = cudaSetDevice(device_index);
-  if (error == cudaSuccess) error = cudaDeviceSynchronize();
-  if (error != cudaSuccess) {
-    return fail(WL_DEVICE, "CUDA device %d: %s", device_index, cudaGetErrorString(error));
-  }
-  return cudaSetDevice(before) == cudaSuccess ? WL_OK
-                                              : fail(WL_DEVICE, "CUDA device %d is gone", before);
 }
 
 }  // namespace

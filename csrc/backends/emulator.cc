@@ -1,7 +1,11 @@
-// The library of the checking emulator: GPU kernels run by the host.
+// The library of the checking emulator: GPU kernels run by the host, on host memory.
 #include <cstring>
+#include <mutex>
 
 #include "base/backend.h"
+#include "base/device_errors.h"
+#include "base/gpu_runtime.h"
+#include "simt/emulator/emulator.h"
 
 namespace warploom {
 
@@ -11,14 +15,43 @@ KernelTable gpu_table();
 
 namespace {
 
+// One launch at a time: the emulator has one set of threads and one memory of what was written.
+std::mutex mutex;
+int32_t device_word = 0;
+
+wl_status take_error() {
+  const int32_t word = device_word;
+  device_word = 0;
+  return word ? fail_text(WL_DEVICE, describe_error_word(word)) : WL_OK;
+}
+
 KernelTable table(const char* family) {
   if (std::strcmp(family, "attention") == 0) return attention::gpu_table();
   return {nullptr, 0};
 }
 
-void configure(uint64_t) {}
+wl_status check(int) {
+  const std::lock_guard lock(mutex);
+  return take_error();
+}
+
+void configure(uint64_t seed) {
+  const std::lock_guard lock(mutex);
+  simt::emulator::settings().seed = seed;
+  device_word = 0;
+}
 
 }  // namespace
+
+struct GpuCall::Held {
+  std::lock_guard<std::mutex> lock{mutex};
+};
+
+GpuCall::GpuCall(const wl_exec&) : held_(new Held), error_word_(&device_word) {
+  status_ = take_error();
+}
+GpuCall::~GpuCall() = default;
+
 }  // namespace warploom
 
-WARPLOOM_EXPORT_BACKEND(&warploom::table, nullptr, nullptr, &warploom::configure)
+WARPLOOM_EXPORT_BACKEND(&warploom::table, nullptr, &warploom::check, &warploom::configure)

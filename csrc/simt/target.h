@@ -9,18 +9,21 @@
 #define SIMT_DEVICE __device__ __forceinline__
 #define SIMT_HOST_DEVICE __host__ __device__ __forceinline__
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_NO_UNROLL _Pragma("unroll 1")
 #elif defined(__HIP__) || defined(__HIPCC__)
 #include <hip/hip_runtime.h>
 #define WARPLOOM_SIMT_HIP 1
 #define SIMT_DEVICE __device__ __forceinline__
 #define SIMT_HOST_DEVICE __host__ __device__ __forceinline__
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <source_location>
 #define WARPLOOM_SIMT_EMULATED 1
 #define SIMT_DEVICE inline
 #define SIMT_HOST_DEVICE inline
 #define SIMT_UNROLL
+#define SIMT_NO_UNROLL
 #endif
 
 namespace warploom::simt {

@@ -109,6 +109,15 @@ SIMT_DEVICE void store_vec(shared<T> p, int i, vec<T, N> value, site = site::cur
   *reinterpret_cast<bits*>(device::address(p, i)) = number::bit_cast<bits>(value);
 }
 
+SIMT_DEVICE int opaque(int x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#elif defined(__HIP_DEVICE_COMPILE__)
+  asm volatile("" : "+v"(x));
+#endif
+  return x;
+}
+
 SIMT_DEVICE void sync_block(site = site::current()) { __syncthreads(); }
 
 }  // namespace warploom::simt

@@ -10,6 +10,7 @@
 namespace warploom::simt {
 
 inline int thread_index() { return emulator::self().thread; }
+inline int opaque(int x) { return x; }
 inline int block_threads() { return emulator::self().block_threads; }
 inline int block_x() { return emulator::self().block[0]; }
 inline int block_y() { return emulator::self().block[1]; }

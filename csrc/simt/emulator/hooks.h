@@ -73,6 +73,7 @@ void poll(site at);  // an atomic load: lets others run, notices endless loops
 bool wait(site at);  // until some atomic write happens; false: none can come any more
 
 void declare(extent e, bool written);
+const char* first_unwritten(extent e);  // null: every byte holds a value
 void forget();
 
 struct grid_spec {

@@ -476,6 +476,7 @@ void order_before(const void* where, order o, scope s, rmw kind) {
 }
 
 void declare(extent e, bool written) { model().global.declare(e.low, e.high, written); }
+const char* first_unwritten(extent e) { return model().global.first_unwritten(e.low, e.high); }
 void forget() { model().global.forget(); }
 
 }  // namespace warploom::simt::emulator

@@ -63,6 +63,15 @@ void global_shadow::declare(const char* low, const char* high, bool written) {
   }
 }
 
+const char* global_shadow::first_unwritten(const char* low, const char* high) {
+  for (const char* p = low; p < high; ++p) {
+    const auto at = reinterpret_cast<uintptr_t>(p);
+    const cell& c = find(at / page_bytes).cells[at % page_bytes / 16];
+    if (!(c.valid >> (at & 15) & 1u)) return p;
+  }
+  return nullptr;
+}
+
 void global_shadow::forget() {
   pages_.clear();
   for (cached& c : cache_) c = {};

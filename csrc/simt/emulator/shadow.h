@@ -63,6 +63,7 @@ class global_shadow {
  public:
   cell& at(const void* p);
   void declare(const char* low, const char* high, bool written);
+  const char* first_unwritten(const char* low, const char* high);
   void forget();
   void new_launch() { ++launch_; }
 

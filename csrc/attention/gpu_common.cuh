@@ -1,0 +1,202 @@
+// What the GPU loops of attention share: strided views, sequences and their guard, the formula,
+// and the loads of tiles.
+#pragma once
+
+#include "attention/gpu_plan.h"
+#include "base/device_errors.h"
+#include "simt/simt.h"
+
+namespace warploom::attention::gpu {
+
+using simt::frag_a;
+using simt::frag_b;
+using simt::frag_c;
+using simt::global;
+using simt::shared;
+using simt::tile;
+
+SIMT_DEVICE float infinity() { return simt::number::bit_cast<float>(0x7f800000u); }
+SIMT_DEVICE float quiet_nan() { return simt::number::bit_cast<float>(0x7fc00000u); }
+
+// [b, s, h, d] by its strides.
+template <class T>
+struct view {
+  global<T> data;
+  int64_t batch, row, head;
+
+  SIMT_DEVICE global<T> at(int64_t b, int64_t s, int64_t h) const {
+    return data + (b * batch + s * row + h * head);
+  }
+};
+
+// A row to load, and whether it exists.
+template <class T>
+struct maybe_row {
+  global<const T> p;
+  bool inside;
+};
+
+// The sizes of a prefill or backward call. Sequences are shorter than 2^31.
+struct problem {
+  int32_t b, h, hk, d, dv;
+  int32_t sq, sk;  // ragged: the most that one sequence may have
+  int64_t tq, tk;
+  global<const int32_t> cu_q, cu_k;  // null: dense
+  wl_mask mask;
+  formula f;
+  bool vector;  // every row starts at a multiple of 16 bytes and fills whole 16-byte chunks
+  global<int32_t> error;
+};
+
+// Sequence n: where its rows start (batch is 0 in a ragged call) and how many it has.
+struct sequence {
+  int64_t batch, first_q, first_k;
+  int32_t sq, sk;
+
+  SIMT_DEVICE static sequence of(const problem& p, int n) {
+    if (!p.cu_q) return {n, 0, 0, p.sq, p.sk};
+    const int32_t q = simt::load(p.cu_q, n), k = simt::load(p.cu_k, n);
+    return {0, q, k, simt::load(p.cu_q, n + 1) - q, simt::load(p.cu_k, n + 1) - k};
+  }
+  // Index of (head, row i) in a contiguous lse: [b, h, sq], or [h, tq] when ragged.
+  SIMT_DEVICE int64_t lse_index(const problem& p, int head, int64_t i) const {
+    return p.cu_q ? head * p.tq + first_q + i : (batch * p.h + head) * p.sq + i;
+  }
+};
+
+// This thread's share of looking through cu_seqlens: from 0 to `rows`, never decreasing, no
+// sequence longer than `longest`.
+SIMT_DEVICE bool offsets_fit(const problem& p, global<const int32_t> offsets, int64_t rows,
+                             int32_t longest, device_error what) {
+  bool fit = true;
+  for (int n = simt::thread_index(); n <= p.b; n += simt::block_threads()) {
+    const int32_t here = simt::load(offsets, n);
+    const int32_t before = n == 0 ? 0 : simt::load(offsets, n - 1);
+    // In 64 bits: a wild offset must not wrap around to a length that fits.
+    const int64_t length = int64_t{here} - before;
+    if (length < 0 || length > (n == 0 ? 0 : longest) || (n == p.b && here != rows)) {
+      simt::set_error(p.error, error_word(what, n));
+      fit = false;
+    }
+  }
+  return fit;
+}
+
+// Whether the sequences lie inside the tensors. Every block looks at all of them: one that is wrong
+// makes the others' places meaningless. All threads get the same answer.
+SIMT_DEVICE bool sequences_fit(const problem& p) {
+  if (!p.cu_q) return true;
+  const bool fit = offsets_fit(p, p.cu_q, p.tq, p.sq, device_error::cu_seqlens_q) &&
+                   offsets_fit(p, p.cu_k, p.tk, p.sk, device_error::cu_seqlens_k);
+  return simt::sync_block_all(fit);
+}
+
+// Fills the rows of a ragged tensor with NaN, shared out among all blocks and threads.
+template <class T>
+SIMT_DEVICE void poison(const view<T>& x, int64_t rows, int heads, int width) {
+  const int64_t step = int64_t{simt::grid_x()} * simt::block_threads();
+  for (int64_t i = int64_t{simt::block_x()} * simt::block_threads() + simt::thread_index();
+       i < rows * heads; i += step) {
+    const auto row = x.at(0, i / heads, i % heads);
+    for (int c = 0; c < width; ++c) simt::store(row, c, simt::to<T>(quiet_nan()));
+  }
+}
+SIMT_DEVICE void poison(global<float> x, int64_t count) {
+  const int64_t step = int64_t{simt::grid_x()} * simt::block_threads();
+  for (int64_t i = int64_t{simt::block_x()} * simt::block_threads() + simt::thread_index();
+       i < count; i += step) {
+    simt::store(x, i, quiet_nan());
+  }
+}
+
+// g(s) of the formula; and, for the backward pass, its slope by <q, k> times scale.
+SIMT_DEVICE float score(const formula& f, float s) {
+  if (f.how == formula::raw) return s;
+  s *= f.before;
+  return f.how == formula::capped ? simt::tanh(s) : s;
+}
+SIMT_DEVICE float slope(const formula& f, float score) {
+  return f.how == formula::capped ? f.scale * (1.0f - score * score) : f.scale;
+}
+
+// The columns of a tile that one row sees: [begin, end), relative to the tile.
+struct span {
+  int begin, end;
+  SIMT_DEVICE bool has(int column) const { return column >= begin && column < end; }
+};
+SIMT_DEVICE span relative(Range r, int64_t origin) {
+  constexpr int64_t most = 1 << 20;  // beyond any tile
+  return {int(simt::max(simt::min(r.begin - origin, most), -most)),
+          int(simt::max(simt::min(r.end - origin, most), -most))};
+}
+
+// --- tiles in shared memory ---
+
+// Calls f(row, column of its first element) for each 16-byte chunk of this thread's share.
+template <class T, int Cols, int Rows, int Threads, class F>
+SIMT_DEVICE void for_chunks(F f) {
+  constexpr int chunk = tile<T, Cols>::chunk, per_row = Cols / chunk;
+  for (int id = simt::thread_index(); id < Rows * per_row; id += Threads) {
+    f(id / per_row, id % per_row * chunk);
+  }
+}
+
+// One chunk of a row, element by element where rows are not aligned; zeros where nothing is.
+template <class T, int N>
+SIMT_DEVICE simt::vec<T, N> load_chunk(const maybe_row<T>& row, int col, int width, bool vector) {
+  simt::vec<T, N> v{};
+  if (!row.inside) return v;
+  if (vector) {
+    if (col < width) v = simt::load_vec<N>(row.p, col);
+    return v;
+  }
+  SIMT_UNROLL
+  for (int e = 0; e < N; ++e) {
+    if (col + e < width) v[e] = simt::load(row.p, col + e);
+  }
+  return v;
+}
+
+// Fills a tile at once (not asynchronously). `row(r)` is a maybe_row<T>.
+template <int Rows, int Threads, class T, int Cols, class Row>
+SIMT_DEVICE void fill(tile<T, Cols> to, Row row, int width, bool vector) {
+  constexpr int chunk = tile<T, Cols>::chunk;
+  for_chunks<T, Cols, Rows, Threads>([&](int r, int c) {
+    simt::store_vec(to.at(r, c), 0, load_chunk<T, chunk>(row(r), c, width, vector));
+  });
+}
+
+// Fills a tile asynchronously. Between start and land its old content must not be in use.
+template <class T, int Cols, int Rows, int Threads>
+class tile_load {
+ public:
+  static constexpr int chunk = tile<T, Cols>::chunk, per_row = Cols / chunk;
+  static constexpr int count = Rows * per_row / Threads;
+  static_assert(count * Threads == Rows * per_row, "every thread copies as many chunks");
+
+  template <class Row>
+  SIMT_DEVICE void start(tile<T, Cols> to, Row row, int width, bool vector) {
+    if (!vector) {
+      fill<Rows, Threads>(to, row, width, false);
+      return;
+    }
+    const int thread = simt::opaque(simt::thread_index());
+    SIMT_UNROLL
+    for (int i = 0; i < count; ++i) {
+      const int id = i * Threads + thread;
+      const int r = id / per_row, c = id % per_row * chunk;
+      const maybe_row<T> from = row(r);
+      const bool inside = from.inside && c < width;
+      ticket_.copy(i, to.at(r, c), inside ? from.p + c : from.p, inside);
+    }
+    ticket_.commit();
+  }
+  SIMT_DEVICE void land(bool vector) {
+    if (vector) ticket_.land();
+  }
+
+ private:
+  simt::copy_ticket<count> ticket_;
+};
+
+}  // namespace warploom::attention::gpu

@@ -1,0 +1,348 @@
+// The forward loop: a tile of query rows against key tiles with an online softmax in base 2, for
+// prefill and decode alike.
+//
+// Per tile: K lands, V is sent for; S = Q K^T; V lands; softmax with one rescaling of the sums; the
+// next K is sent for; O += P V with P straight from the accumulators. So the copy of one operand is
+// in flight behind the product with the other.
+//
+// Its two floors. Operations: 2 * rows * keys * (d + dv) over the matrix rate; each key fragment
+// loaded from shared memory serves m_atoms products. Bytes: q, k, v and o once, k and v once more
+// for each further row tile of their head, over the bandwidth.
+#pragma once
+
+#include "attention/gpu_common.cuh"
+#include "attention/gpu_hidden.cuh"
+
+namespace warploom::attention::gpu {
+
+// What one instance of the loop is made of. `Tiles` gives a forward_tiles.
+template <class Machine, class Element, int HeadDim, forward_tiles Tiles>
+struct forward_config {
+  using M = Machine;
+  using T = Element;
+  static constexpr int D = HeadDim;
+  static constexpr forward_tiles tiles = Tiles;
+  static constexpr int rows = Tiles.rows(), keys = Tiles.keys, threads = Tiles.warps() * M::lanes;
+  static constexpr int A = Tiles.m_atoms;               // atoms of a warp's rows
+  static constexpr int share = keys / Tiles.key_warps;  // keys of a tile that a warp takes
+  static constexpr int N = share / 16, C = D / 16;      // atoms of its keys, of the head dim
+  static_assert(share % 16 == 0 && D % 16 == 0);
+
+  static constexpr int q_elements = tile<T, D>::elements(rows);
+  static constexpr int kv_elements = tile<T, D>::elements(keys);
+  // Q has its own place, or leaves it to K and V once it is in registers; at the end, warps that
+  // shared the keys exchange their sums there.
+  static constexpr int elements =
+      Tiles.q_in_registers ? (q_elements > 2 * kv_elements ? q_elements : 2 * kv_elements)
+                           : q_elements + 2 * kv_elements;
+  static constexpr int merge_floats = Tiles.key_warps > 1 ? Tiles.key_warps * rows * (D + 2) : 0;
+  static constexpr int floats_as_elements = merge_floats * int(sizeof(float) / sizeof(T));
+  static constexpr uint32_t smem_bytes =
+      simt::arena_bytes<T>(elements) + simt::arena_bytes<float>(merge_floats);
+};
+
+// The block's query rows. Rows pack the heads of a group: row r is position (first + r) % s of head
+// (first + r) / s; in prefill a group is one head.
+struct query_rows {
+  const wl_mask& mask;
+  int32_t first, count, s, sk;  // count: rows that exist from `first` on
+
+  SIMT_DEVICE Visible visible() const { return Visible::of(mask, s, sk); }
+  SIMT_DEVICE int position(int r) const { return s > first + r ? first + r : (first + r) % s; }
+  SIMT_DEVICE bool inside(int r) const { return r < count; }
+  SIMT_DEVICE span keys(int r, int64_t origin) const {
+    return inside(r) ? relative(visible().keys(position(r)), origin) : span{0, 0};
+  }
+  // Positions [begin, end) of the rows [0, rows): all of them where the tile spans heads.
+  SIMT_DEVICE Range positions(int rows) const {
+    const int last = first + simt::min(rows, count) - 1;
+    if (first / s != last / s) return {0, s};
+    return {first % s, last % s + 1};
+  }
+  // Keys that at least one of the rows sees, in 32 bits: empty is {0, 0}.
+  SIMT_DEVICE span any_keys(int rows) const {
+    const Range at = positions(rows);
+    return clamped(visible().any_keys(at.begin, at.end));
+  }
+  // Keys that all of them see.
+  SIMT_DEVICE span all_keys(int rows) const {
+    const Range at = positions(rows);
+    return clamped(visible().all_keys(at.begin, at.end));
+  }
+  SIMT_DEVICE static span clamped(Range r) {
+    return r.begin < r.end ? span{int(r.begin), int(r.end)} : span{0, 0};
+  }
+};
+
+// Row sums of a warp's atoms: the largest score so far, the sum of the exponentials (of this lane's
+// columns), the weighted values.
+template <class Cfg>
+struct softmax_state {
+  using M = typename Cfg::M;
+  frag_c<M> o[Cfg::A][Cfg::C];
+  float largest[Cfg::A][M::row_slots], sum[Cfg::A][M::row_slots];
+
+  SIMT_DEVICE void clear() {
+    SIMT_UNROLL
+    for (int m = 0; m < Cfg::A; ++m) {
+      SIMT_UNROLL
+      for (int c = 0; c < Cfg::C; ++c) o[m][c] = frag_c<M>::zero();
+      SIMT_UNROLL
+      for (int i = 0; i < M::row_slots; ++i) largest[m][i] = -infinity(), sum[m][i] = 0;
+    }
+  }
+
+  // Turns scores into weights and takes them into the sums.
+  template <int N>
+  SIMT_DEVICE void take(frag_c<M> (&s)[Cfg::A][N], float factor) {
+    SIMT_UNROLL
+    for (int m = 0; m < Cfg::A; ++m) {
+      float shrink[M::row_slots];
+      SIMT_UNROLL
+      for (int i = 0; i < M::row_slots; ++i) {
+        float most = -infinity();
+        SIMT_UNROLL
+        for (int n = 0; n < N; ++n) {
+          SIMT_UNROLL
+          for (int e = 0; e < M::elements; ++e) {
+            if (M::row_slot(e) == i) most = simt::max(most, s[m][n].e[e]);
+          }
+        }
+        most = simt::max(largest[m][i], simt::row_max<M>(most));
+        const float base = most == -infinity() ? 0.0f : most * factor;
+        shrink[i] = simt::exp2(simt::fma(largest[m][i], factor, -base));
+        largest[m][i] = most;
+        float added = 0;
+        SIMT_UNROLL
+        for (int n = 0; n < N; ++n) {
+          SIMT_UNROLL
+          for (int e = 0; e < M::elements; ++e) {
+            if (M::row_slot(e) != i) continue;
+            s[m][n].e[e] = simt::exp2(simt::fma(s[m][n].e[e], factor, -base));
+            added += s[m][n].e[e];
+          }
+        }
+        sum[m][i] = simt::fma(sum[m][i], shrink[i], added);
+      }
+      scale_row(m, shrink);
+    }
+  }
+
+  SIMT_DEVICE void scale_row(int m, const float (&by)[M::row_slots]) {
+    SIMT_UNROLL
+    for (int c = 0; c < Cfg::C; ++c) {
+      SIMT_UNROLL
+      for (int e = 0; e < M::elements; ++e) o[m][c].e[e] *= by[M::row_slot(e)];
+    }
+  }
+};
+
+// Q as A operands: kept in registers, or loaded again for each tile.
+template <class Cfg, bool Registers = Cfg::tiles.q_in_registers>
+struct query_fragments {
+  using M = typename Cfg::M;
+  using T = typename Cfg::T;
+  frag_a<M, T> a[Cfg::A][Cfg::C];
+  SIMT_DEVICE void load(tile<T, Cfg::D> q, int row) {
+    SIMT_UNROLL
+    for (int m = 0; m < Cfg::A; ++m) {
+      SIMT_UNROLL
+      for (int c = 0; c < Cfg::C; ++c) a[m][c] = simt::load_a<M>(q, row + m * 16, c * 16);
+    }
+  }
+  SIMT_DEVICE frag_a<M, T> get(int m, int c, int) const { return a[m][c]; }
+};
+template <class Cfg>
+struct query_fragments<Cfg, false> {
+  using M = typename Cfg::M;
+  using T = typename Cfg::T;
+  tile<T, Cfg::D> q;
+  SIMT_DEVICE void load(tile<T, Cfg::D> from, int) { q = from; }
+  SIMT_DEVICE frag_a<M, T> get(int m, int c, int row) const {
+    return simt::load_a<M>(q, row + m * 16, c * 16);
+  }
+};
+
+// Runs the loop over the key tiles [first, last). `query(r)`, `key(j)` and `value(j)` give rows to
+// load. What is left in the state are this warp's sums.
+template <class Cfg, class Query, class Key, class Value>
+SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const query_rows& rows,
+                         const formula& f, int d, int dv, bool vector, int first, int last,
+                         Query query, Key key, Value value) {
+  using M = typename Cfg::M;
+  using T = typename Cfg::T;
+  using tile_type = tile<T, Cfg::D>;
+  using load_type = tile_load<T, Cfg::D, Cfg::keys, Cfg::threads>;
+  const int warp = simt::warp<M>(), lane = simt::lane<M>();
+  const int warp_row = warp % Cfg::tiles.row_warps * 16 * Cfg::A;
+  const int warp_key = warp / Cfg::tiles.row_warps * Cfg::share;
+
+  const shared<T> region = smem.take<T>(Cfg::elements);
+  const int keys_at = Cfg::tiles.q_in_registers ? 0 : Cfg::q_elements;
+  const tile_type q_tile{region}, k_tile{region + keys_at},
+      v_tile{region + (keys_at + Cfg::kv_elements)};
+
+  state.clear();
+  if (first >= last) return;
+  const auto key_row = [&](int t) { return [=, &key](int r) { return key(t * Cfg::keys + r); }; };
+  const auto value_row = [&](int t) {
+    return [=, &value](int r) { return value(t * Cfg::keys + r); };
+  };
+
+  fill<Cfg::rows, Cfg::threads>(q_tile, query, d, vector);
+  query_fragments<Cfg> q;
+  simt::sync_block();
+  q.load(q_tile, warp_row);
+  if constexpr (Cfg::tiles.q_in_registers) simt::sync_block();
+
+  const span seen_by_all = rows.all_keys(Cfg::rows);
+  load_type k_load, v_load;
+  k_load.start(k_tile, key_row(first), d, vector);
+
+  for (int t = first; t < last; ++t) {
+    k_load.land(vector);
+    simt::sync_block();
+    v_load.start(v_tile, value_row(t), dv, vector);
+
+    // Recomputed for each tile: dozens of addresses, kept from one to the next, would not fit.
+    const int at_key = simt::opaque(warp_key), at_row = simt::opaque(warp_row);
+    frag_c<M> s[Cfg::A][Cfg::N];
+    SIMT_UNROLL
+    for (int m = 0; m < Cfg::A; ++m) {
+      SIMT_UNROLL
+      for (int n = 0; n < Cfg::N; ++n) s[m][n] = frag_c<M>::zero();
+    }
+    SIMT_UNROLL
+    for (int c = 0; c < Cfg::C; ++c) {
+      frag_a<M, T> a[Cfg::A];
+      SIMT_UNROLL
+      for (int m = 0; m < Cfg::A; ++m) a[m] = q.get(m, c, at_row);
+      SIMT_UNROLL
+      for (int n = 0; n < Cfg::N; ++n) {
+        const auto b = simt::load_b_col<M>(k_tile, at_key + n * 16, c * 16);
+        SIMT_UNROLL
+        for (int m = 0; m < Cfg::A; ++m) simt::mma(s[m][n], a[m], b);
+      }
+    }
+
+    v_load.land(vector);
+    simt::sync_block();
+    if (f.how != formula::raw) {
+      SIMT_UNROLL
+      for (int m = 0; m < Cfg::A; ++m) {
+        SIMT_UNROLL
+        for (int n = 0; n < Cfg::N; ++n) {
+          SIMT_UNROLL
+          for (int e = 0; e < M::elements; ++e) s[m][n].e[e] = score(f, s[m][n].e[e]);
+        }
+      }
+    }
+
+    // Only tiles that some row does not see whole look at the mask.
+    const int origin = t * Cfg::keys;
+    const bool cut = seen_by_all.begin > origin || seen_by_all.end - origin < Cfg::keys;
+    // Whether a key that exists is hidden from a row: keys past the end were loaded as zeros.
+    const bool hides = seen_by_all.begin > origin ||
+                       seen_by_all.end - origin < simt::min(Cfg::keys, rows.sk - origin);
+    bool finite = true;
+    if (cut) {
+      SIMT_UNROLL
+      for (int m = 0; m < Cfg::A; ++m) {
+        SIMT_UNROLL
+        for (int i = 0; i < M::row_slots; ++i) {
+          const span keys = rows.keys(warp_row + m * 16 + M::slot_row(lane, i), origin + warp_key);
+          SIMT_UNROLL
+          for (int n = 0; n < Cfg::N; ++n) {
+            SIMT_UNROLL
+            for (int e = 0; e < M::elements; ++e) {
+              if (M::row_slot(e) != i) continue;
+              if (!keys.has(n * 16 + M::c(lane, e).col)) s[m][n].e[e] = -infinity();
+            }
+          }
+        }
+      }
+      if (hides) finite = take_out_nonfinite<Cfg::keys, Cfg::threads>(v_tile);
+    }
+
+    state.take(s, f.factor);
+
+    // Only now: the weights take half of the registers that the scores took.
+    frag_a<M, T> p[Cfg::A][Cfg::N];
+    SIMT_UNROLL
+    for (int m = 0; m < Cfg::A; ++m) {
+      SIMT_UNROLL
+      for (int n = 0; n < Cfg::N; ++n) p[m][n] = simt::to_a<T>(s[m][n]);
+    }
+    if (t + 1 < last) k_load.start(k_tile, key_row(t + 1), d, vector);
+
+    SIMT_UNROLL
+    for (int n = 0; n < Cfg::N; ++n) {
+      SIMT_UNROLL
+      for (int c = 0; c < Cfg::C; ++c) {
+        const auto b = simt::load_b_row<M>(v_tile, at_key + n * 16, c * 16);
+        SIMT_UNROLL
+        for (int m = 0; m < Cfg::A; ++m) simt::mma(state.o[m][c], p[m][n], b);
+      }
+    }
+
+    if (!finite) {
+      fill_codes<Cfg::keys, Cfg::threads>(v_tile, value_row(t), dv, vector);
+      add_effects<M, T, Cfg::N>(state.o, v_tile, warp_key, 0, [&](int m, int n, int e) {
+        const auto at = M::c(lane, e);
+        return rows.keys(warp_row + m * 16 + at.row, origin + warp_key).has(n * 16 + at.col);
+      });
+    }
+  }
+}
+
+// Ends the softmax and hands out the results: `out(row, column, values of M::run columns)` and
+// `out_lse(row, value)`. A row that saw nothing gives 0 and -infinity.
+template <class Cfg, class Out, class OutLse>
+SIMT_DEVICE void finish(softmax_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
+  using M = typename Cfg::M;
+  const int lane = simt::lane<M>();
+  const int warp_row = simt::warp<M>() % Cfg::tiles.row_warps * 16 * Cfg::A;
+  SIMT_UNROLL
+  for (int m = 0; m < Cfg::A; ++m) {
+    float inverse[M::row_slots];
+    SIMT_UNROLL
+    for (int i = 0; i < M::row_slots; ++i) {
+      const float sum = simt::row_sum<M>(state.sum[m][i]);
+      inverse[i] = sum == 0 ? 0.0f : 1.0f / sum;
+      const float lse =
+          sum == 0 ? -infinity() : simt::fma(state.largest[m][i], factor, simt::log2(sum)) * kLn2;
+      if (M::c(lane, 0).col == 0) out_lse(warp_row + m * 16 + M::slot_row(lane, i), lse);
+    }
+    state.scale_row(m, inverse);
+    SIMT_UNROLL
+    for (int c = 0; c < Cfg::C; ++c) {
+      SIMT_UNROLL
+      for (int e = 0; e < M::elements; e += M::run) {
+        const auto at = M::c(lane, e);
+        simt::vec<float, M::run> v;
+        SIMT_UNROLL
+        for (int i = 0; i < M::run; ++i) v[i] = state.o[m][c].e[e + i];
+        out(warp_row + m * 16 + at.row, c * 16 + at.col, v);
+      }
+    }
+  }
+}
+
+// Rounds neighbouring values and stores them, as one where rows are aligned.
+template <class T, int N>
+SIMT_DEVICE void store_run(global<T> row, int col, const simt::vec<float, N>& v, int width,
+                           bool vector) {
+  simt::vec<T, N> rounded;
+  SIMT_UNROLL
+  for (int i = 0; i < N; ++i) rounded[i] = simt::to<T>(v[i]);
+  if (vector) {
+    if (col < width) simt::store_vec(row, col, rounded);
+    return;
+  }
+  SIMT_UNROLL
+  for (int i = 0; i < N; ++i) {
+    if (col + i < width) simt::store(row, col + i, rounded[i]);
+  }
+}
+
+}  // namespace warploom::attention::gpu

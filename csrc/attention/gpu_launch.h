@@ -1,0 +1,182 @@
+// Host side of the GPU loops: from parameter structs to kernels' params, launches, and what went
+// wrong. Compiled into each GPU library with its kernels.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "attention/gpu_common.cuh"
+#include "base/gpu_runtime.h"
+#include "base/targets.h"
+#include "simt/strided.h"
+
+namespace warploom::attention::gpu {
+
+template <Target target>
+struct machine_of {
+  using type = simt::mma32;
+};
+template <>
+struct machine_of<Target::gfx90a> {
+  using type = simt::mfma64;
+};
+
+template <wl_dtype dtype>
+struct element_of {
+  using type = float;
+};
+template <>
+struct element_of<WL_BF16> {
+  using type = simt::bf16;
+};
+template <>
+struct element_of<WL_F16> {
+  using type = simt::f16;
+};
+
+// One call: registers buffers, launches in order, stops at the first failure.
+class Launcher {
+ public:
+  explicit Launcher(const wl_exec& exec) : call_(exec), stream_(exec.stream) {
+    status_ = call_.status();
+  }
+
+  bool ok() const { return status_ == WL_OK; }
+  global<int32_t> error() const {
+    return simt::make_global(call_.error_word(), 1, simt::memory::written);
+  }
+
+  // A tensor [n0, n1, n2, width] that kernels read.
+  template <class T>
+  view<const T> input(const wl_strided& x, int64_t n0, int64_t n1, int64_t n2, int64_t width) {
+    const auto r = rows_of(x, n0, n1, n2, width);
+    return {simt::make_strided(static_cast<const T*>(x.data), r, simt::memory::written),
+            x.stride[0], x.stride[1], x.stride[2]};
+  }
+  // One that they must write completely.
+  template <class T>
+  view<T> output(const char* name, const wl_strided& x, int64_t n0, int64_t n1, int64_t n2,
+                 int64_t width) {
+    const auto r = rows_of(x, n0, n1, n2, width);
+    T* data = static_cast<T*>(x.data);
+    outputs_.push_back([=] { return simt::all_written(name, data, r); });
+    return {simt::make_strided(data, r, simt::memory::unwritten), x.stride[0], x.stride[1],
+            x.stride[2]};
+  }
+  template <class T>
+  global<const T> input(const T* data, int64_t count) {
+    return simt::make_global(data, data ? count : 0, simt::memory::written);
+  }
+  template <class T>
+  global<T> output(const char* name, T* data, int64_t count) {
+    if (!data) return simt::make_global(data, 0, simt::memory::kept);
+    const simt::rows r{{1, 1, 1}, {0, 0, 0}, count};
+    outputs_.push_back([=] { return simt::all_written(name, data, r); });
+    return simt::make_global(data, count, simt::memory::unwritten);
+  }
+  // The next `count` elements of the caller's workspace; kernels must write them before they read.
+  template <class T>
+  global<T> scratch(const wl_exec& exec, int64_t count) {
+    const int64_t bytes = (count * int64_t(sizeof(T)) + 15) / 16 * 16;
+    char* at = static_cast<char*>(exec.workspace) + scratch_used_;
+    scratch_used_ += bytes;
+    if (bytes && (!exec.workspace || scratch_used_ > exec.workspace_bytes)) {
+      stop(fail(WL_INVALID, "workspace has %lld bytes: this call needs %lld more",
+                (long long)exec.workspace_bytes,
+                (long long)(scratch_used_ - exec.workspace_bytes)));
+      return simt::make_global(static_cast<T*>(nullptr), 0, simt::memory::kept);
+    }
+    return simt::make_global(reinterpret_cast<T*>(at), count, simt::memory::unwritten);
+  }
+
+  // A size that kernels hold in 32 bits.
+  int32_t narrow(const char* name, int64_t size) {
+    constexpr int32_t most = 0x7fffff00;  // and a tile more still fits
+    if (size <= most) return int32_t(size);
+    stop(fail(WL_INVALID, "%s is %lld: GPU kernels take at most %d", name, (long long)size, most));
+    return 0;
+  }
+
+  template <class Kernel>
+  void launch(int64_t blocks, int64_t smem_bytes, const typename Kernel::params& params) {
+    if (!ok() || blocks == 0) return;
+    const auto outcome = simt::launch<Kernel>({blocks, 1, 1}, smem_bytes, stream_, params);
+    if (!outcome.ok()) stop(fail_text(WL_DEVICE, outcome.error));
+  }
+
+  wl_status finish() {
+    for (const auto& written : outputs_) {
+      if (!ok()) break;
+      const auto outcome = written();
+      if (!outcome.ok()) stop(fail_text(WL_DEVICE, "the kernels ended, but " + outcome.error));
+    }
+    return status_;
+  }
+
+ private:
+  static simt::rows rows_of(const wl_strided& x, int64_t n0, int64_t n1, int64_t n2,
+                            int64_t width) {
+    return {{n0, n1, n2}, {x.stride[0], x.stride[1], x.stride[2]}, width};
+  }
+  void stop(wl_status status) {
+    if (ok()) status_ = status;
+  }
+
+  GpuCall call_;
+  simt::session session_;
+  void* stream_;
+  wl_status status_;
+  int64_t scratch_used_ = 0;
+  std::vector<std::function<simt::outcome()>> outputs_;
+};
+
+// Whether every row of the tensor starts at a multiple of 16 bytes. Axes of one entry do not count.
+inline bool aligned(const wl_strided& x, std::initializer_list<int64_t> counts, int64_t bytes) {
+  if (reinterpret_cast<uintptr_t>(x.data) % 16) return false;
+  int axis = 0;
+  for (const int64_t n : counts) {
+    if (n > 1 && x.stride[axis] * bytes % 16) return false;
+    ++axis;
+  }
+  return true;
+}
+
+// The sizes of a prefill or backward call, in 32 bits where kernels want that. `vector` is the
+// caller's to set.
+inline problem problem_of(Launcher& launcher, const wl_attention_problem& p) {
+  problem out{};
+  out.b = launcher.narrow("b", p.b);
+  out.h = launcher.narrow("h", p.h);
+  out.hk = launcher.narrow("hk", p.hk);
+  out.d = launcher.narrow("d", p.d);
+  out.dv = launcher.narrow("dv", p.dv);
+  out.sq = launcher.narrow("sq", p.sq);
+  out.sk = launcher.narrow("sk", p.sk);
+  out.tq = p.tq;
+  out.tk = p.tk;
+  out.cu_q = launcher.input(p.cu_seqlens_q, p.b + 1);
+  out.cu_k = launcher.input(p.cu_seqlens_k, p.b + 1);
+  out.mask = p.mask;
+  out.f = formula_of(p.scale, p.softcap);
+  out.error = launcher.error();
+  return out;
+}
+
+// The axes of a tensor of query (or key) rows: [b, s, heads], or ragged [1, tokens, heads].
+struct axes {
+  int64_t batch, rows, heads;
+};
+inline axes query_axes(const wl_attention_problem& p, int64_t heads) {
+  return p.cu_seqlens_q ? axes{1, p.tq, heads} : axes{p.b, p.sq, heads};
+}
+inline axes key_axes(const wl_attention_problem& p, int64_t heads) {
+  return p.cu_seqlens_k ? axes{1, p.tk, heads} : axes{p.b, p.sk, heads};
+}
+inline bool aligned(const wl_strided& x, const axes& a, int64_t bytes) {
+  return aligned(x, {a.batch, a.rows, a.heads}, bytes);
+}
+
+inline int64_t tiles_of(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
+
+}  // namespace warploom::attention::gpu
