@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
+
 from warploom import _core
 
 TARGETS = ["baseline", "v3", "avx512"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from warploom.mask import Mask, causal, full
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Attend = Callable[..., Pair]
 
 
 def attention(
@@ -57,13 +58,17 @@ def attention_varlen(
     mask: Mask | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    *,
+    attend: Attend = attention,
 ) -> Pair:
     """o ``[tq, h, dv]`` and lse ``[h, tq]``: every sequence by itself."""
     outputs, lses = [], []
     for (q0, q1), (k0, k1) in zip(_spans(cu_seqlens_q), _spans(cu_seqlens_k), strict=True):
-        part, lse = attention(q[None, q0:q1], k[None, k0:k1], v[None, k0:k1], mask, scale, softcap)
+        part, lse = attend(q[None, q0:q1], k[None, k0:k1], v[None, k0:k1], mask, scale, softcap)
         outputs.append(part[0])
         lses.append(lse[0])
+    if not outputs:
+        return v.new_zeros(0, q.shape[1], v.shape[2]), v.new_zeros(q.shape[1], 0)
     return torch.cat(outputs), torch.cat(lses, dim=1)
 
 
@@ -76,10 +81,12 @@ def attention_backward(
     mask: Mask | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    *,
+    attend: Attend = attention,
 ) -> Triple:
     """dq, dk, dv by torch's autograd through :func:`attention`."""
     q, k, v = _leaves(q, k, v)
-    return _gradients(attention(q, k, v, mask, scale, softcap), grad_o, grad_lse, (q, k, v))
+    return _gradients(attend(q, k, v, mask, scale, softcap), grad_o, grad_lse, (q, k, v))
 
 
 def attention_varlen_backward(
@@ -93,10 +100,13 @@ def attention_varlen_backward(
     mask: Mask | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    *,
+    attend: Attend = attention,
 ) -> Triple:
     """dq, dk, dv by torch's autograd through :func:`attention_varlen`."""
     q, k, v = _leaves(q, k, v)
-    result = attention_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, mask, scale, softcap)
+    offsets = (cu_seqlens_q, cu_seqlens_k)
+    result = attention_varlen(q, k, v, *offsets, mask, scale, softcap, attend=attend)
     return _gradients(result, grad_o, grad_lse, (q, k, v))
 
 
@@ -109,6 +119,8 @@ def attention_decode(
     mask: Mask | None = None,
     scale: float | None = None,
     softcap: float | None = None,
+    *,
+    attend: Attend = attention,
 ) -> Pair:
     """o ``[b, s, h, dv]`` and lse ``[b, h, s]`` of the last ``s`` positions of every sequence."""
     mask = causal() if mask is None else mask
@@ -119,7 +131,7 @@ def attention_decode(
         else:
             pages = page_table[n, : -(-length // k_cache.shape[1])].long()
             k, v = k_cache[pages].flatten(0, 1), v_cache[pages].flatten(0, 1)
-        part = attention(q[n, None], k[None, :length], v[None, :length], mask, scale, softcap)
+        part = attend(q[n, None], k[None, :length], v[None, :length], mask, scale, softcap)
         outputs.append(part[0])
         lses.append(part[1])
     return torch.cat(outputs), torch.cat(lses)

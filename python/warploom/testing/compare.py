@@ -1,9 +1,12 @@
 """The rule by which a kernel's result counts as right.
 
-Against a float64 oracle, a result may be at most twice as wrong as plain torch is when it computes
-the same formula in the kernel's own precision, plus one ulp. It is judged by the largest error and
-by the root of the mean square, so that one bad row shows and a small bias everywhere does too.
-Before that, infinities and NaNs must stand where the oracle has them, and nowhere else.
+Against a float64 oracle, the root of a result's mean square error may be at most twice that of
+plain torch computing the same formula in the kernel's own precision, plus an ulp; its largest error
+at most three times torch's, plus an ulp, because the largest of thousands of roundings scatters
+more than their mean. So one bad row shows, and a small bias everywhere does too. The ulp is that of
+the stored result, and two of the float32 that both products are accumulated in, each kernel in an
+order of its own. Before all that, infinities and NaNs must stand where the oracle has them, and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-ALLOWED_RATIO = 2.0
+ALLOWED_RATIO = {"rms": 2.0, "largest": 3.0}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,11 @@ def error_of(actual: torch.Tensor, expected: torch.Tensor) -> Error:
 
 
 def ulp_of(expected: torch.Tensor, dtype: torch.dtype) -> Error:
-    """One unit in the last place of ``dtype``, at the oracle's largest and mean-square value."""
+    """The allowance for rounding, at the oracle's largest and root-mean-square value."""
     size = error_of(expected, torch.zeros_like(expected))
     info = torch.finfo(dtype)
-    return Error(
-        max(info.eps * size.largest, info.smallest_normal),
-        max(info.eps * size.rms, info.smallest_normal),
-    )
+    eps = info.eps + 2 * torch.finfo(torch.float32).eps
+    return Error(eps * size.largest + info.tiny, eps * size.rms + info.tiny)
 
 
 def assert_matches(
@@ -77,10 +78,10 @@ def assert_matches(
         error_of(yardstick, expected),
         ulp_of(expected, dtype),
     )
-    for norm in ("largest", "rms"):
+    for norm, ratio in ALLOWED_RATIO.items():
         found = getattr(error, norm)
-        limit = ALLOWED_RATIO * getattr(allowed, norm) + getattr(ulp, norm)
+        limit = ratio * getattr(allowed, norm) + getattr(ulp, norm)
         assert found <= limit, (
-            f"{name}: {norm} error {found:.3g} exceeds {limit:.3g}: twice torch's "
+            f"{name}: {norm} error {found:.3g} exceeds {limit:.3g}: {ratio:g} times torch's "
             f"{getattr(allowed, norm):.3g} in {dtype} plus an ulp, {getattr(ulp, norm):.3g}"
         )

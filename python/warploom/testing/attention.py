@@ -1,0 +1,190 @@
+"""Runs attention cases and holds the results against the oracle, by the rule of ``compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+from warploom import ops, reference
+from warploom.testing import plain
+from warploom.testing.cases import AttentionCase, AttentionInputs, DecodeCase, DecodeInputs
+from warploom.testing.compare import assert_matches
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Attend = Callable[..., Pair]
+Dtype = torch.dtype
+
+
+def dtype_of(case: AttentionCase | DecodeCase) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, case.dtype)
+    return dtype
+
+
+def run_forward(
+    case: AttentionCase, inputs: AttentionInputs | None = None, kernel: str | None = None
+) -> Pair:
+    """o and lse by the op."""
+    x = inputs or case.make()
+    result: Pair
+    if x.cu_seqlens_q is None or x.cu_seqlens_k is None:
+        result = ops.attention(
+            *x.qkv, case.mask, case.scale, case.softcap, return_lse=True, kernel=kernel
+        )
+    else:
+        result = ops.attention_varlen(
+            *x.qkv, x.cu_seqlens_q, x.cu_seqlens_k, case.mask, case.scale, case.softcap,
+            return_lse=True, kernel=kernel,
+        )  # fmt: skip
+    return result
+
+
+def run_backward(
+    case: AttentionCase,
+    inputs: AttentionInputs,
+    o: torch.Tensor,
+    lse: torch.Tensor,
+    grad_lse: torch.Tensor | None = None,
+    kernel: str | None = None,
+) -> Triple:
+    """dq, dk, dv by the op, from a forward's results."""
+    x = inputs
+    result: Triple = torch.ops.warploom.attention_backward(
+        x.grad_o, grad_lse, *x.qkv, o, lse, case.mask.left, case.mask.right, case.scale,
+        case.softcap, kernel, None, x.cu_seqlens_q, x.cu_seqlens_k,
+    )  # fmt: skip
+    return result
+
+
+def _forward_by(attend: Attend, case: AttentionCase, x: AttentionInputs, dtype: Dtype) -> Pair:
+    q, k, v = (t.to(dtype) for t in x.qkv)
+    options = (case.mask, case.scale, case.softcap)
+    if x.cu_seqlens_q is None or x.cu_seqlens_k is None:
+        return attend(q, k, v, *options)
+    return reference.attention_varlen(
+        q, k, v, x.cu_seqlens_q, x.cu_seqlens_k, *options, attend=attend
+    )
+
+
+def _backward_by(
+    attend: Attend,
+    case: AttentionCase,
+    x: AttentionInputs,
+    grad_lse: torch.Tensor | None,
+    dtype: Dtype,
+) -> Triple:
+    q, k, v, grad_o = (t.to(dtype) for t in (*x.qkv, x.grad_o))
+    grad_lse = None if grad_lse is None else grad_lse.to(dtype)
+    tensors = (grad_o, grad_lse, q, k, v)
+    options = (case.mask, case.scale, case.softcap)
+    if x.cu_seqlens_q is None or x.cu_seqlens_k is None:
+        return reference.attention_backward(*tensors, *options, attend=attend)
+    return reference.attention_varlen_backward(
+        *tensors, x.cu_seqlens_q, x.cu_seqlens_k, *options, attend=attend
+    )
+
+
+@lru_cache(maxsize=256)
+def _known_forward(case: AttentionCase) -> tuple[AttentionInputs, Pair, Pair]:
+    x = case.make()
+    return x, *_expected_forward(case, x)
+
+
+def _expected_forward(case: AttentionCase, x: AttentionInputs) -> tuple[Pair, Pair]:
+    """By the oracle, and by plain torch in the case's precision."""
+    return (
+        _forward_by(reference.attention, case, x, torch.float64),
+        _forward_by(plain.attention, case, x, dtype_of(case)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _known_backward(
+    case: AttentionCase, with_lse: bool
+) -> tuple[torch.Tensor | None, Triple, Triple]:
+    x = case.make()
+    grad_lse = grad_of_lse(case, x) if with_lse else None
+    return (
+        grad_lse,
+        _backward_by(reference.attention, case, x, grad_lse, torch.float64),
+        _backward_by(plain.attention, case, x, grad_lse, dtype_of(case)),
+    )
+
+
+def _match(
+    names: tuple[str, ...],
+    result: tuple[torch.Tensor, ...],
+    expected: tuple[torch.Tensor, ...],
+    yardstick: tuple[torch.Tensor, ...],
+    dtype: torch.dtype,
+) -> None:
+    for name, a, b, c in zip(names, result, expected, yardstick, strict=True):
+        assert_matches(name, a, b, c, dtype)
+
+
+def grad_of_lse(case: AttentionCase, x: AttentionInputs) -> torch.Tensor:
+    """A gradient that arrives through lse: as varied as grad_o is."""
+    return x.grad_o.float().sum(-1).transpose(-1, -2).contiguous() / max(1, case.value_dim)
+
+
+def match_forward(case: AttentionCase, result: Pair, inputs: AttentionInputs | None = None) -> None:
+    """Raises AssertionError unless o and lse are right for the case's inputs, or the given ones."""
+    expected, yardstick = (
+        _known_forward(case)[1:] if inputs is None else _expected_forward(case, inputs)
+    )
+    _match(("o", "lse"), result, expected, yardstick, dtype_of(case))
+
+
+def check_forward(
+    case: AttentionCase, inputs: AttentionInputs | None = None, kernel: str | None = None
+) -> Pair:
+    """Runs the op and raises AssertionError unless its results are right; returns them."""
+    result = run_forward(case, inputs, kernel)
+    assert result[0].dtype == dtype_of(case)
+    assert result[1].dtype == torch.float32
+    match_forward(case, result, inputs)
+    return result
+
+
+def check_backward(
+    case: AttentionCase, with_lse: bool = False, kernel: str | None = None
+) -> Triple:
+    """Runs the backward op on the oracle's o and lse; raises AssertionError unless it is right."""
+    x, (o, lse), _ = _known_forward(case)
+    grad_lse, expected, yardstick = _known_backward(case, with_lse)
+    result = run_backward(case, x, o.to(dtype_of(case)), lse.float(), grad_lse, kernel)
+    _match(("dq", "dk", "dv"), result, expected, yardstick, dtype_of(case))
+    return result
+
+
+def run_decode(case: DecodeCase, x: DecodeInputs, kernel: str | None = None) -> Pair:
+    """o and lse by the op."""
+    tensors = (x.q, x.k_cache, x.v_cache, x.lengths, x.page_table)
+    options = (case.mask, case.scale, case.softcap)
+    result: Pair = ops.attention_decode(*tensors, *options, return_lse=True, kernel=kernel)
+    return result
+
+
+def _decode_by(attend: Attend, case: DecodeCase, x: DecodeInputs, dtype: Dtype) -> Pair:
+    tensors = (x.q.to(dtype), x.k_cache.to(dtype), x.v_cache.to(dtype), x.lengths, x.page_table)
+    options = (case.mask, case.scale, case.softcap)
+    return reference.attention_decode(*tensors, *options, attend=attend)
+
+
+def match_decode(case: DecodeCase, result: Pair, x: DecodeInputs) -> None:
+    """Raises AssertionError unless o and lse are right for these inputs."""
+    expected = _decode_by(reference.attention, case, x, torch.float64)
+    yardstick = _decode_by(plain.attention, case, x, dtype_of(case))
+    _match(("o", "lse"), result, expected, yardstick, dtype_of(case))
+
+
+def check_decode(
+    case: DecodeCase, inputs: DecodeInputs | None = None, kernel: str | None = None
+) -> Pair:
+    """Runs the op and raises AssertionError unless its results are right; returns them."""
+    x = inputs or case.make()
+    result = run_decode(case, x, kernel)
+    match_decode(case, result, x)
+    return result
