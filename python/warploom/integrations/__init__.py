@@ -1,0 +1,1 @@
+"""warploom inside other libraries: one module each, importing that library only when it is used."""
