@@ -49,7 +49,7 @@ class MaskPlan(torch.Tensor):
     _ragged: dict[torch.device, Ragged]
     _lengths: dict[torch.device, torch.Tensor]
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def of(
@@ -66,7 +66,7 @@ class MaskPlan(torch.Tensor):
     def to(self, *_: Any, **__: Any) -> MaskPlan:
         return self
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"MaskPlan({self.band}, {list(self.segments)}, bqk={self.shape_bqk})"
 
     @property

@@ -1,0 +1,156 @@
+"""``warploom perf FAMILY``: ceilings first, then cases against their peers and goals."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warploom.perf.case import Case, Context
+    from warploom.perf.measure import Row
+
+FAMILIES = ("attention",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument(
+        "--threads", type=_threads, help="numbers of CPU threads, as 1,2; default: 1 and all"
+    )
+    parser.add_argument(
+        "--cases", type=_words, default=["*"], help="names or patterns, as forward_*,decode_bf16"
+    )
+    parser.add_argument("--list", action="store_true", help="names the cases and stops")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: only shows that it runs")
+    parser.add_argument("--rounds", type=int, default=15, help="most rounds a case (default 15)")
+    parser.add_argument(
+        "--budget", type=float, default=20.0, help="seconds a case before rounds end (default 20)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the rows as JSON lines")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="writes a picture")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        nargs="?",
+        const=Path("perf"),
+        metavar="FOLDER",
+        help="puts the rows into FOLDER/results and its page (default folder: perf)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        import torch
+    except ImportError:
+        print("warploom perf compares with torch: pip install torch", file=sys.stderr)
+        return 1
+    if arguments.record and arguments.quick:
+        print("--record with --quick: tiny shapes are not recorded", file=sys.stderr)
+        return 2
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        print(f"--device {arguments.device}: torch finds no GPU", file=sys.stderr)
+        return 2
+    family = importlib.import_module(f"warploom.perf.{arguments.family}")
+    cases = select(family.cases(arguments.device), arguments.cases)
+    if arguments.list:
+        print("\n".join(f"{case.name:<22} {case.text}" for case in cases))
+        return 0
+    rows = _measure(cases, arguments)
+    _write(rows, arguments)
+    return 0
+
+
+def select(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
+    """Cases whose name fits a pattern, in their own order.
+
+    Raises:
+        ValueError: a pattern that fits none.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(case.name, pattern) for case in cases):
+            names = ", ".join(case.name for case in cases)
+            raise ValueError(f"--cases {pattern} fits no case: there are {names}")
+    return [c for c in cases if any(fnmatch.fnmatch(c.name, pattern) for pattern in patterns)]
+
+
+def _measure(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
+    import torch
+
+    from warploom.perf import machine
+    from warploom.perf.measure import Effort, measure, measure_ceilings
+    from warploom.perf.report import case_lines, ceiling_lines
+
+    effort = Effort(rounds=arguments.rounds, budget=arguments.budget)
+    if arguments.quick:
+        effort = Effort.quick()
+    facts = machine.facts(arguments.device)
+    stamp = {"family": arguments.family, "machine": facts}
+    print(f"{facts['name']}; torch {facts['torch']}; commit {facts['commit'] or 'unknown'}\n")
+    rows: list[Row] = []
+    before = torch.get_num_threads()
+    try:
+        contexts = _contexts(arguments)
+        for context in contexts:
+            torch.set_num_threads(context.threads)
+            rows.append({**measure_ceilings(context, effort), **stamp})
+            print("\n".join(ceiling_lines(rows[-1])), end="\n\n", flush=True)
+        for number, case in enumerate(cases, 1):
+            for context in contexts:
+                torch.set_num_threads(context.threads)
+                _progress(f"[{number}/{len(cases)}] {case.name}, {context.threads} threads")
+                rows.append({**measure(case, context, effort, _progress), **stamp})
+                print("\n".join(case_lines(rows[-1])), end="\n\n", flush=True)
+    finally:
+        torch.set_num_threads(before)
+    judged = [goal for row in rows for goal in row.get("goals", [])]
+    if judged:
+        print(f"{sum(goal['met'] is True for goal in judged)} of {len(judged)} goals met")
+    return rows
+
+
+def _contexts(arguments: argparse.Namespace) -> list[Context]:
+    from warploom.perf.case import Context
+
+    if arguments.device != "cpu":
+        threads = [1]
+    else:
+        threads = arguments.threads or sorted({1, len(os.sched_getaffinity(0))})
+    return [Context(arguments.device, count, arguments.quick) for count in threads]
+
+
+def _write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    from warploom.perf import plots, report
+
+    written = []
+    if arguments.json:
+        report.write_json_lines(arguments.json, rows)
+        written.append(arguments.json)
+    if arguments.plot:
+        plots.save(arguments.plot, rows, f"warploom {arguments.family}")
+        written.append(arguments.plot)
+    if arguments.record:
+        written += report.record(arguments.record, rows)
+    for path in written:
+        print(f"wrote {path}")
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _threads(text: str) -> list[int]:
+    counts = [int(word) for word in text.split(",")]
+    if any(count < 1 for count in counts):
+        raise ValueError
+    return counts
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")

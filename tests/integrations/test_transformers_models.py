@@ -1,0 +1,238 @@
+"""Whole models, tiny and random, with attn_implementation="warploom" against "eager"."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.56")
+
+from warploom.integrations.transformers import attention_forward, register  # noqa: E402
+
+register()
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def llama(**changes):
+    return transformers.LlamaConfig(**{**SIZES, **changes})
+
+
+def mistral(**changes):
+    return transformers.MistralConfig(**{**SIZES, "sliding_window": 5, **changes})
+
+
+def gemma2(**changes):
+    softcap = {"attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}
+    return transformers.Gemma2Config(**{**SIZES, "sliding_window": 5, **softcap, **changes})
+
+
+CONFIGS = pytest.mark.parametrize("config", [llama, mistral, gemma2], ids=lambda f: f.__name__)
+
+
+def pair(config, dtype=torch.float32):
+    """The same weights twice: on eager attention and on warploom's."""
+    torch.manual_seed(0)
+    models = []
+    for implementation in ("eager", "warploom"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, attn_implementation=implementation, dtype=dtype
+        )
+        models.append(model.eval())
+    models[1].load_state_dict(models[0].state_dict())
+    return models
+
+
+def tokens(*lengths: int, side: str, width: int = 14):
+    """Random ids [b, width] padded at a side, and the padding mask."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, SIZES["vocab_size"], (len(lengths), width), generator=generator)
+    places = torch.arange(width)
+    if side == "left":
+        mask = torch.stack([places >= width - n for n in lengths])
+    else:
+        mask = torch.stack([places < n for n in lengths])
+    return ids.where(mask, torch.tensor(SIZES["pad_token_id"])), mask.long()
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor, bound: float = 2e-5) -> None:
+    error = (ours.double() - theirs.double()).norm() / theirs.double().norm()
+    assert error < bound, f"relative error {error:.2e}"
+
+
+@CONFIGS
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_with_padding(config, side):
+    eager, ours = pair(config())
+    ids, mask = tokens(14, 9, 1, side=side)
+    with torch.no_grad():
+        theirs = eager(ids, attention_mask=mask).logits
+        result = ours(ids, attention_mask=mask).logits
+    close(result[mask.bool()], theirs[mask.bool()])
+
+
+@CONFIGS
+def test_logits_in_bfloat16(config):
+    exact, _ = pair(config())
+    eager, ours = pair(config(), torch.bfloat16)
+    ids, mask = tokens(14, 14, side="left")
+    with torch.no_grad():
+        truth = exact(ids, attention_mask=mask).logits
+        theirs = eager(ids, attention_mask=mask).logits
+        result = ours(ids, attention_mask=mask).logits
+    reference_error = (theirs - truth).norm() / truth.norm()
+    close(result, truth, 2 * float(reference_error))
+
+
+@CONFIGS
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_greedy_generation_is_the_same(config, cache):
+    eager, ours = pair(config())
+    ids, mask = tokens(14, 6, 14, side="left")
+    options = {
+        "attention_mask": mask,
+        "max_new_tokens": 12,
+        "do_sample": False,
+        "cache_implementation": cache,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    theirs, result = eager.generate(ids, **options), ours.generate(ids, **options)
+    assert torch.equal(result.sequences, theirs.sequences)
+    close(torch.stack(result.logits), torch.stack(theirs.logits))
+
+
+@CONFIGS
+def test_prefill_in_two_pieces(config):
+    """A second piece of a prompt attends to the first one in the cache, padding included."""
+    eager, ours = pair(config())
+    ids, mask = tokens(14, 11, side="left")
+    results = []
+    for model in (eager, ours):
+        cache = transformers.DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(ids[:, :4], attention_mask=mask[:, :4], past_key_values=cache)
+            output = model(ids[:, 4:], attention_mask=mask, past_key_values=cache)
+        results.append(output.logits[mask[:, 4:].bool()])
+    close(results[1], results[0])
+
+
+@CONFIGS
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_training_step_gradients(config, side):
+    eager, ours = pair(config())
+    ids, mask = tokens(14, 9, 3, side=side)
+    labels = ids.where(mask.bool(), torch.tensor(-100))
+    for model in (eager, ours):
+        model.train()
+        model(ids, attention_mask=mask, labels=labels).loss.backward()
+    pairs = zip(ours.named_parameters(), eager.parameters(), strict=True)
+    for (name, mine), other in pairs:
+        assert mine.grad is not None, name
+        close(mine.grad, other.grad, 1e-4)
+
+
+def test_packed_sequences_train_apart():
+    """Positions that restart mark sequences packed into one row, as data collators do."""
+    eager, ours = pair(llama())
+    ids, _ = tokens(12, side="right", width=12)
+    places = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]])
+    with torch.no_grad():
+        theirs = eager(ids, position_ids=places, use_cache=False).logits
+        result = ours(ids, position_ids=places, use_cache=False).logits
+        alone = ours(ids[:, :5], use_cache=False).logits
+    close(result, theirs)
+    close(result[:, :5], alone)
+
+
+def test_encoder_with_padding():
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = transformers.BertConfig(vocab_size=97, intermediate_size=64, **sizes)
+    torch.manual_seed(0)
+    eager = transformers.AutoModel.from_config(config, attn_implementation="eager").eval()
+    ours = transformers.AutoModel.from_config(config, attn_implementation="warploom").eval()
+    ours.load_state_dict(eager.state_dict())
+    ids, mask = tokens(14, 9, 2, side="right")
+    with torch.no_grad():
+        theirs = eager(ids, attention_mask=mask).last_hidden_state
+        result = ours(ids, attention_mask=mask).last_hidden_state
+    close(result[mask.bool()], theirs[mask.bool()])
+
+
+def test_encoder_and_decoder_with_padding():
+    config = transformers.BartConfig(
+        vocab_size=97, d_model=48, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3,
+        decoder_attention_heads=3, encoder_ffn_dim=64, decoder_ffn_dim=64, pad_token_id=0,
+        max_position_embeddings=64, dropout=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    make = transformers.AutoModelForSeq2SeqLM.from_config
+    eager = make(config, attn_implementation="eager").eval()
+    ours = make(config, attn_implementation="warploom").eval()
+    ours.load_state_dict(eager.state_dict())
+    ids, mask = tokens(14, 9, side="right")
+    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False, "num_beams": 2}
+    assert torch.equal(ours.generate(ids, **options), eager.generate(ids, **options))
+
+
+def test_dropout_is_refused():
+    _, ours = pair(llama(attention_dropout=0.1))
+    ids, mask = tokens(14, side="right")
+    ours(ids, attention_mask=mask)  # evaluation drops nothing
+    with pytest.raises(NotImplementedError, match=r"dropout is 0\.1"):
+        ours.train()(ids, attention_mask=mask)
+
+
+def test_attention_weights_are_refused():
+    _, ours = pair(llama())
+    ids, mask = tokens(14, side="right")
+    with pytest.raises(NotImplementedError, match="output_attentions"):
+        ours(ids, attention_mask=mask, output_attentions=True)
+
+
+def test_prepared_masks_are_refused():
+    _, ours = pair(llama())
+    ids, _ = tokens(14, side="right")
+    with pytest.raises(NotImplementedError, match=r"shape \(1, 1, 14, 14\)"):
+        ours(ids, attention_mask=torch.ones(1, 1, 14, 14, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["s_aux", "position_bias", "head_mask", "cache"])
+def test_other_arguments_are_refused_by_name(name):
+    q = torch.randn(1, 2, 4, 8)
+    with pytest.raises(NotImplementedError, match=name):
+        attention_forward(torch.nn.Module(), q, q, q, None, **{name: torch.ones(2)})
+
+
+def test_without_a_mask_the_layer_decides():
+    q, k = torch.randn(1, 2, 4, 8), torch.randn(1, 2, 6, 8)
+    layer = torch.nn.Module()
+    layer.is_causal = False
+    out, weights = attention_forward(layer, q, k, k, None)
+    reference = torch.nn.functional.scaled_dot_product_attention(q, k, k)
+    close(out, reference.transpose(1, 2))
+    assert weights is None
+    with pytest.raises(NotImplementedError, match="4 queries, 6 keys"):
+        attention_forward(layer, q, k, k, None, is_causal=True)
+
+
+def test_a_plan_for_other_sizes_is_refused():
+    from warploom.integrations.transformers_masks import plan_mask
+
+    masking = transformers.masking_utils
+    plan = plan_mask(1, 5, masking.causal_mask_function, q_length=4)
+    q = torch.randn(1, 2, 4, 8)
+    with pytest.raises(ValueError, match=r"\(1, 4, 5\).*\(1, 4, 4\)"):
+        attention_forward(torch.nn.Module(), q, q, q, plan)

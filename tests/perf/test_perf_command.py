@@ -1,0 +1,63 @@
+"""``warploom perf`` from end to end, on tiny shapes; no time is looked at."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from warploom.cli import main, perf
+from warploom.perf import attention
+
+NAMES = [case.name for case in attention.cases("cpu")]
+
+
+def test_names_are_unique_and_patterns_select(capsys):
+    assert len(set(NAMES)) == len(NAMES)
+    chosen = perf.select(attention.cases("cpu"), ["decode_*", "forward_bf16"])
+    assert [case.name for case in chosen][:2] == ["forward_bf16", "decode_bf16"]
+    with pytest.raises(ValueError, match="--cases nothing fits no case: there are forward_bf16"):
+        perf.select(attention.cases("cpu"), ["nothing"])
+    assert main(["perf", "attention", "--list", "--cases", "window*"]) == 0
+    assert capsys.readouterr().out.split()[0] == "window_bf16"
+
+
+def test_a_quick_run_of_everything(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    rows_path, picture = tmp_path / "rows.jsonl", tmp_path / "rows.png"
+    threads = torch.get_num_threads()
+    words = ["perf", "attention", "--quick", "--threads", "1", "--budget", "1"]
+    assert main([*words, "--json", str(rows_path), "--plot", str(picture)]) == 0
+    assert torch.get_num_threads() == threads
+    rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
+    assert [row["case"] for row in rows] == ["ceilings", *NAMES]
+    for row in rows:
+        assert row["machine"]["cores"] >= 1
+        assert row["quick"] is True
+        for other in row.get("others", {}).values():
+            assert other["ratio"]["median"] > 0
+    assert picture.stat().st_size > 0
+    shown = capsys.readouterr().out
+    assert shown.index("ceilings, 1 thread") < shown.index("forward_bf16")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--quick", "--record"], "tiny shapes are not recorded"),
+        (["--device", "cuda"], "torch finds no GPU"),
+    ],
+)
+def test_what_cannot_be_done_is_said(words, said, capsys):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["perf", "attention", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--threads", "0"], ["--threads", "two"], ["nothing"]])
+def test_bad_words_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["perf", "attention", *words] if words != ["nothing"] else ["perf", *words])
+    assert "usage" in capsys.readouterr().err
