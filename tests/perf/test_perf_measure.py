@@ -28,6 +28,7 @@ def case_of(*contenders, goals=(), tolerance=1e-4):
 
 
 def run(case, context=None, said=None):
+    said = [] if said is None else said
     return measure(
         case, context or Context(threads=2), EFFORT, ([] if said is None else said).append
     )
