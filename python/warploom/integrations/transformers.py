@@ -131,11 +131,14 @@ def _attend(
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
     if sq <= _DECODE_QUERIES and not trained:
         if plan.keys_from_zero:
-            return warploom.attention_decode(q, k, v, plan.lengths(q.device), **options)
+            lengths = plan.lengths(q.device)
+            out: torch.Tensor = warploom.attention_decode(q, k, v, lengths, **options)
+            return out
         return _attend_rows(q, k, v, plan, options)
     if whole:
         _, _, _, _, k0, k1 = plan.segments[0]
-        return warploom.attention(q, k[:, k0:k1], v[:, k0:k1], **options)
+        out = warploom.attention(q, k[:, k0:k1], v[:, k0:k1], **options)
+        return out
     return _attend_ragged(q, k, v, plan, options)
 
 
@@ -158,7 +161,7 @@ def _attend_ragged(
 ) -> torch.Tensor:
     """One ragged call: rows that take part are gathered, which is little beside s^2 work."""
     ragged = plan.ragged(q.device)
-    o = warploom.attention_varlen(
+    o: torch.Tensor = warploom.attention_varlen(
         q.flatten(0, 1)[ragged.rows_q],
         k.flatten(0, 1)[ragged.rows_k],
         v.flatten(0, 1)[ragged.rows_k],
@@ -168,4 +171,4 @@ def _attend_ragged(
         **options,
     )
     out = o.new_zeros((q.shape[0] * q.shape[1], *o.shape[1:]))
-    return out.index_copy(0, ragged.rows_q, o).unflatten(0, q.shape[:2])
+    return out.index_copy(0, ragged.rows_q, o).view(*q.shape[:2], *o.shape[1:])

@@ -66,9 +66,6 @@ class MaskPlan(torch.Tensor):
     def to(self, *_: Any, **__: Any) -> MaskPlan:
         return self
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"MaskPlan({self.band}, {list(self.segments)}, bqk={self.shape_bqk})"
-
     @property
     def keys_from_zero(self) -> bool:
         """Whether every row uses all queries and its keys start at 0: only lengths differ."""

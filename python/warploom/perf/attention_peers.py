@@ -69,6 +69,8 @@ def ours_forward(case: AttentionCase, inputs: AttentionInputs) -> Call:
         return lambda: warploom.attention(q, k, v, **options)
     longest = max(max(pair) for pair in case.sequences)
     cu_q, cu_k = inputs.cu_seqlens_q, inputs.cu_seqlens_k
+    assert cu_q is not None
+    assert cu_k is not None
     return lambda: warploom.attention_varlen(q, k, v, cu_q, cu_k, max_seqlen=longest, **options)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from warploom import _core
 from warploom.perf.case import Contender, Context, Metric, Role
 from warploom.perf.timing import Call
 
+if TYPE_CHECKING:
+    import torch
+
 _NATIVE_SECONDS = 0.1
+_WORKSPACE_BYTES = 512 * 2**20
 _PEAKS = {"float32": "f32_fma", "bfloat16": "bf16_dot"}
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -65,9 +72,21 @@ def _native(name: str, kind: str, context: Context) -> Contender:
     seconds = 0.002 if context.quick else _NATIVE_SECONDS
 
     def rate() -> float:
-        return float(_core.perf_ceiling(kind, context.threads, seconds))
+        space = _workspace() if kind in ("read", "copy") else None
+        where, size = (0, 0) if space is None else (space.data_ptr(), space.numel())
+        return _core.perf_ceiling(
+            kind, context.threads, seconds, workspace=where, workspace_bytes=size
+        )
 
     return Contender(name, Role.CEILING, rate=rate, optional=True)
+
+
+@cache
+def _workspace() -> torch.Tensor:
+    """Memory that no cache holds, kept until the process ends: taking it takes long."""
+    import torch
+
+    return torch.ones(_WORKSPACE_BYTES, dtype=torch.uint8)
 
 
 def everything(context: Context) -> list[tuple[Contender, Metric]]:

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def facts(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "warploom": warploom.__version__,
         "described": json.loads(_core.describe_system()),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
     }
     if device.startswith("cuda"):
