@@ -21,7 +21,7 @@ pip := $(bin)/python -m pip --disable-pip-version-check -qq
 sources := $(shell git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.inl' 2>/dev/null)
 python_sources := python tests perf
 
-.PHONY: demo test build lint format perf test-gpu perf-gpu test-asan check-cuda check-hip clean
+.PHONY: demo test build lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 
@@ -89,6 +89,18 @@ test-gpu: build $(VENV)/.test
 perf-gpu: PRESET = cuda
 perf-gpu: build $(VENV)/.test
 	$(bin)/python -m warploom perf attention --device cuda
+
+# The kernel language, the C++ programs and the tests marked so, against sanitized libraries. Leaks
+# are not looked for: a kernel that the emulator stops is never unwound. The core and Python stay as
+# they are, with the sanitizers' runtime loaded first.
+test-sanitized: build $(VENV)/.test
+	@$(path) cmake --preset asan
+	@$(path) cmake --build --preset asan --parallel $(JOBS)
+	ASAN_OPTIONS=detect_leaks=0 WARPLOOM_TEST_BUILD=build/asan $(bin)/python -m pytest \
+	  tests/simt tests/test_programs.py $(PYTEST_FLAGS)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 WARPLOOM_LIBRARY_PATH="$(CURDIR)/build/asan/lib" \
+	  $(bin)/python -m pytest tests/attention -m sanitize $(PYTEST_FLAGS)
 
 # Compiles every kernel; spilled registers at head dims up to 128 fail the build.
 check-cuda check-hip: check-%: $(VENV)/.tools

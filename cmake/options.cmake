@@ -4,6 +4,9 @@ target_include_directories(
   warploom_options INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/csrc
                              ${PROJECT_BINARY_DIR}/generated)
 target_compile_options(warploom_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
+# Messages name sources from the root of the repository, wherever it was built.
+target_compile_options(warploom_options INTERFACE
+                       $<$<COMPILE_LANGUAGE:CXX>:-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=>)
 if(WARPLOOM_WERROR)
   target_compile_options(warploom_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

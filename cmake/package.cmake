@@ -14,3 +14,20 @@ install(EXPORT warploom NAMESPACE warploom:: FILE warploomConfig.cmake DESTINATI
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/warploomConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/warploomConfigVersion.cmake DESTINATION ${folder})
+
+# What the GPU libraries beside the core were built with, for `warploom doctor`.
+set(cuda_compiler "")
+if(WARPLOOM_WITH_CUDA)
+  list(JOIN WARPLOOM_CUDA_ARCHITECTURES " " architectures)
+  set(cuda_compiler "nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architectures}")
+endif()
+set(hip_compiler "")
+if(WARPLOOM_WITH_HIP)
+  list(JOIN WARPLOOM_HIP_ARCHITECTURES " " architectures)
+  set(hip_compiler "hipcc for ${architectures}")
+endif()
+set_property(
+  SOURCE csrc/base/describe.cc
+  APPEND
+  PROPERTY COMPILE_DEFINITIONS WARPLOOM_CUDA_COMPILER="${cuda_compiler}"
+           WARPLOOM_HIP_COMPILER="${hip_compiler}")

@@ -70,6 +70,7 @@ wl_status select(const Request& request, const Kernel** kernel) {
 wl_status select_and_run(const Request& request, const void* params) {
   const Kernel* kernel;
   WL_RETURN_IF_ERROR(select(request, &kernel));
+  if (logging()) log_choice(*kernel, describe(request));
   return run_kernel("attention", *kernel, params);
 }
 

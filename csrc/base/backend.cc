@@ -1,6 +1,7 @@
 #include "base/backend.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -53,7 +54,9 @@ const Backend* open(Library library, std::string* reason) {
   if (!slot.tried) {
     slot.tried = true;
     const std::string path = library_folder() + "/" + kFileNames[library];
-    if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+    if (access(path.c_str(), F_OK) != 0) {
+      slot.reason = std::string("this build of the library has no ") + kFileNames[library];
+    } else if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
       slot.backend = static_cast<const Backend*>(dlsym(handle, "warploom_backend"));
       if (!slot.backend) {
         slot.reason = path + " is not a warploom backend";

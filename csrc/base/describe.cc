@@ -12,6 +12,8 @@ extern "C" wl_status wl_describe_system(char* text, size_t capacity, size_t* nee
   json.field("version", WARPLOOM_VERSION);
   json.field("abi", int64_t{WL_ABI_VERSION});
   json.field("compiler", WARPLOOM_COMPILER);
+  json.field("cuda_compiler", WARPLOOM_CUDA_COMPILER);
+  json.field("hip_compiler", WARPLOOM_HIP_COMPILER);
   json.field("library_folder", library_folder());
   json.field("cpu_features", cpu_feature_names());
   std::string problem;

@@ -1,6 +1,8 @@
 #include "base/registry.h"
 
 #include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <mutex>
 
 namespace warploom {
@@ -63,6 +65,18 @@ wl_status table_of(const char* family, const KernelInfo& kernel, KernelTable* ta
 }
 
 }  // namespace
+
+bool logging() {
+  static const bool on = [] {
+    const char* value = std::getenv("WARPLOOM_LOG");
+    return value && *value && std::strcmp(value, "0") != 0;
+  }();
+  return on;
+}
+
+void log_choice(const KernelInfo& kernel, const std::string& asked) {
+  std::fprintf(stderr, "warploom: %s for %s\n", kernel.name, asked.c_str());
+}
 
 wl_status run_kernel(const char* family, const KernelInfo& kernel, const void* params) {
   KernelTable table{};

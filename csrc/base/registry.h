@@ -105,6 +105,10 @@ std::string nothing_fits(std::span<const Kernel> kernels, const Request& request
   return text;
 }
 
+// Whether WARPLOOM_LOG asks for a line per call, and that line, on stderr.
+bool logging();
+void log_choice(const KernelInfo& kernel, const std::string& asked);
+
 // Runs the chosen kernel: the function at its index in its backend's table.
 wl_status run_kernel(const char* family, const KernelInfo& kernel, const void* params);
 
