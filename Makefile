@@ -13,6 +13,8 @@ TORCH ?= torch==2.13.0
 PRESET ?= cpu
 JOBS ?= $(shell nproc)
 PYTEST_FLAGS ?=
+# Warnings are errors where changes are checked, not where the library is used.
+WERROR ?= $(if $(CI),ON,OFF)
 
 bin := $(VENV)/bin
 path := PATH="$(abspath $(bin)):$$PATH"
@@ -66,7 +68,8 @@ $(VENV)/.lint: pyproject.toml $(VENV)/.torch
 
 # One preset's build, installed beside the Python sources in place of any earlier one.
 build: $(VENV)/.tools
-	@$(path) cmake --preset $(PRESET) -DPython_EXECUTABLE="$(abspath $(bin))/python" \
+	@$(path) cmake --preset $(PRESET) -DWARPLOOM_WERROR=$(WERROR) \
+	  -DPython_EXECUTABLE="$(abspath $(bin))/python" \
 	  -Dpybind11_DIR="$$($(bin)/python -m pybind11 --cmakedir)"
 	@$(path) cmake --build --preset $(PRESET) --parallel $(JOBS)
 	@rm -rf python/warploom/lib python/warploom/include python/warploom/_core*.so
@@ -94,7 +97,7 @@ perf-gpu: build $(VENV)/.test
 # are not looked for: a kernel that the emulator stops is never unwound. The core and Python stay as
 # they are, with the sanitizers' runtime loaded first.
 test-sanitized: build $(VENV)/.test
-	@$(path) cmake --preset asan
+	@$(path) cmake --preset asan -DWARPLOOM_WERROR=$(WERROR)
 	@$(path) cmake --build --preset asan --parallel $(JOBS)
 	ASAN_OPTIONS=detect_leaks=0 WARPLOOM_TEST_BUILD=build/asan $(bin)/python -m pytest \
 	  tests/simt tests/test_programs.py $(PYTEST_FLAGS)
@@ -104,7 +107,8 @@ test-sanitized: build $(VENV)/.test
 
 # Compiles every kernel; spilled registers at head dims up to 128 fail the build.
 check-cuda check-hip: check-%: $(VENV)/.tools
-	@$(path) cmake --preset $* -B build/$@ -DWARPLOOM_PYTHON=OFF -DWARPLOOM_EMULATOR=OFF
+	@$(path) cmake --preset $* -B build/$@ -DWARPLOOM_WERROR=ON -DWARPLOOM_PYTHON=OFF \
+	  -DWARPLOOM_EMULATOR=OFF
 	@$(path) cmake --build build/$@ --parallel $(JOBS) --target warploom_$*
 
 lint: $(VENV)/.lint
