@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 import warploom
 from warploom.cli import COMMANDS
 

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 import warploom
 
 from .sources import ROOT, text, tracked

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+
 from warploom.cli import main, perf
 from warploom.perf import attention
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from warploom.perf.case import Case, Contender, Context, Goal, Metric, Role, format_seconds
 from warploom.perf.measure import Effort, judge, measure
 from warploom.perf.stats import Spread

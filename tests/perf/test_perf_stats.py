@@ -1,6 +1,7 @@
 """Statistics on made-up samples."""
 
 import pytest
+
 from warploom.perf.stats import Spread, paired_ratio, spread
 
 

@@ -4,6 +4,7 @@ import gc
 from contextlib import nullcontext
 
 import pytest
+
 from warploom.perf.timing import CpuTimer, calibrate, interleave
 
 

@@ -382,16 +382,15 @@ std::string engine::unstarted() const {
          "all_resident";
 }
 
-// What is left can only be lanes that wait for lanes of their warp in a block's barrier: every other
-// way to wait for a thread that does not come was told when it arose.
+// What is left can only be lanes that wait for lanes of their warp in a block's barrier: every
+// other way to wait for a thread that does not come was told when it arose.
 void engine::report_deadlock() {
   for (const auto& b : resident_) {
     for (warp& w : b->warps) {
       for (fiber& f : w.fibers) {
         if (f.now != state::at_warp) continue;
-        const auto blocked = std::find_if(w.fibers.begin(), w.fibers.end(), [](const fiber& g) {
-          return g.now == state::at_block;
-        });
+        const auto blocked = std::find_if(w.fibers.begin(), w.fibers.end(),
+                                          [](const fiber& g) { return g.now == state::at_block; });
         current_ = &f;
         found(fault::deadlock,
               std::string("waits in ") + to_string(f.what) + " for thread " +

@@ -56,8 +56,10 @@ bool known_from(const knowledge& k, const fiber& f, const trace& t) {
   if (k.blocks.of(block_of(f, t.thread)) > t.time) return true;
   const uint32_t warp = warp_of(f, t.thread);
   switch (t.by) {
-    case group::thread: return k.warps.of(warp) > t.time || thread_known(t.thread);
-    case group::warp: return warp_known(warp);
+    case group::thread:
+      return k.warps.of(warp) > t.time || thread_known(t.thread);
+    case group::warp:
+      return warp_known(warp);
     case group::block:
       return all_known(warp, static_cast<uint32_t>(f.block_threads) / lanes, warp_known);
   }
@@ -81,8 +83,8 @@ bool ordered_here(const trace& t, const fiber& f, bool as_warp) {
 bool ordered(const trace& t, const fiber& f, bool as_warp) {
   const warp& w = *f.home;
   const block& b = *w.home;
-  return ordered_here(t, f, as_warp) || (!as_warp && known_from(f.known, f, t)) || known_from(w.known, f, t) ||
-         known_from(b.known, f, t);
+  return ordered_here(t, f, as_warp) || (!as_warp && known_from(f.known, f, t)) ||
+         known_from(w.known, f, t) || known_from(b.known, f, t);
 }
 
 bool writes(mark m) { return m == mark::write || m == mark::atomic_write || m == mark::pending; }
@@ -174,8 +176,8 @@ std::string bytes_of(const region& r, uint32_t bytes) {
 std::string other(const fiber& f, const trace& t) {
   const uint32_t n = block_of(f, t.thread);
   std::string who = t.by == group::thread ? "thread "
-                    : t.by == group::warp  ? "the warp of thread "
-                                           : "the block of thread ";
+                    : t.by == group::warp ? "the warp of thread "
+                                          : "the block of thread ";
   who += std::to_string(t.thread % static_cast<uint32_t>(f.block_threads));
   if (n != f.home->home->number) {
     const auto gx = static_cast<uint32_t>(f.grid[0]), gy = static_cast<uint32_t>(f.grid[1]);
@@ -254,7 +256,8 @@ void add(cell& c, const trace& mine, const fiber& f) {
   const auto threads = static_cast<uint32_t>(f.block_threads);
   for (int i = 0; i < c.count; ++i) {
     const trace t = model().far.at(c, i);
-    if (t.by != group::warp || t.kind != mine.kind || warp_of(f, t.thread) != warp_of(f, f.number)) {
+    if (t.by != group::warp || t.kind != mine.kind ||
+        warp_of(f, t.thread) != warp_of(f, f.number)) {
       continue;
     }
     model().far.remove(c, i);
