@@ -1,0 +1,356 @@
+// One tile of the backward: a block of queries of one head by a block of keys.
+//
+//   S^T = K Q^T    dP^T = V dO^T    P = exp(S - lse)    dS = P (dP - delta)
+//   dV += P^T dO   dK += dS^T Q     dQ^T += K^T dS^T
+//
+// Lanes are queries in S, dP and dQ, so nothing is summed across a vector and P^T and dS^T are A
+// operands as they come; in dV and dK lanes are columns. Words of P and dS run along queries. dQ
+// wants them along keys: where words are pairs, dS is stored a second time, strip by strip.
+#pragma once
+
+#include <array>
+#include <type_traits>
+
+#include "attention/cpu_backward_plan.h"
+#include "attention/cpu_softmax.h"
+#include "base/scratch.h"
+
+namespace warploom::attention {
+
+template <class T>
+class BackwardTile {
+  using Word = WordOf<T>;
+  static constexpr bool kPairs = std::is_same_v<Word, Pair>;
+  using Element = std::conditional_t<kPairs, bf16, float>;
+
+ public:
+  static constexpr int64_t kQueries = 256, kKeys = 128;  // of a block: measured best at d = 128
+
+  // What a block's operands are, packed, and where they lie.
+  struct Keys {
+    Word *k_rows, *v_rows;  // [key][words of d or dv]
+    Word* k_depth;          // [key word][k_width]
+    Range range;            // of the sequence
+    const T* k;             // the range's first row
+    bool finite;            // no NaN or infinity in k; known where the mask may hide pairs
+  };
+  struct Queries {
+    Word *q_lanes, *grad_lanes;  // [strip][words of d or dv][kStrip]
+    Word *q_depth, *grad_depth;  // [strip of columns][query word][kStrip]
+    float *minus_lse, *delta;    // [query]; zero from the last query to the end of its strip
+    Range range;
+    const T *q, *grad;
+    bool finite;
+  };
+  // What it adds to: the gradients of the block's rows.
+  struct Sums {
+    float *dk, *dv;  // [key][columns(d or dv)]
+    float* dq;       // [strip][d][kStrip]
+  };
+
+  static int64_t columns(int64_t d) { return round_up(d, kLanes); }
+
+  BackwardTile(const wl_attention_backward_params& params, Parts& parts)
+      : params_(params),
+        p_(params.problem),
+        d_words_(words<Word>(p_.d)),
+        dv_words_(words<Word>(p_.dv)),
+        k_width_(spread(p_.d)) {
+    const int64_t keys = std::min(round_up(p_.sk, 2), kKeys);
+    weights_ = parts.take<Word>(keys * kRow);
+    slopes_ = parts.take<Word>(keys * kRow);
+    slope_strip_ = parts.take<Word>(kPairs ? words<Word>(keys) * kStrip : 0);
+    s_ = parts.take<float>(keys * kStrip);
+    dp_ = parts.take<float>(keys * kStrip);
+  }
+
+  Keys take_keys(Parts& parts) const {
+    const int64_t keys = std::min(p_.sk, kKeys);
+    Keys block{};
+    block.k_rows = parts.take<Word>(keys * d_words_);
+    block.v_rows = parts.take<Word>(keys * dv_words_);
+    block.k_depth = parts.take<Word>(words<Word>(keys) * k_width_);
+    return block;
+  }
+
+  Queries take_queries(Parts& parts) const {
+    const int64_t queries = std::min(round_up(p_.sq, kStrip), kQueries);
+    Queries block{};
+    block.q_lanes = parts.take<Word>(queries * d_words_);
+    block.grad_lanes = parts.take<Word>(queries * dv_words_);
+    block.q_depth = parts.take<Word>(words<Word>(queries) * round_up(p_.d, kStrip));
+    block.grad_depth = parts.take<Word>(words<Word>(queries) * round_up(p_.dv, kStrip));
+    block.minus_lse = parts.take<float>(queries);
+    block.delta = parts.take<float>(queries);
+    return block;
+  }
+
+  void pack(const Sequence& sequence, int64_t kv_head, Range range, Keys& block) const {
+    const int64_t count = range.end - range.begin, first = sequence.first_k + range.begin;
+    const T* v = row<const T>(params_.v, sequence.batch, first, kv_head);
+    block.range = range;
+    block.k = row<const T>(params_.k, sequence.batch, first, kv_head);
+    pack_rows(block.k, params_.k.stride[1], count, p_.d, block.k_rows);
+    pack_rows(v, params_.v.stride[1], count, p_.dv, block.v_rows);
+    pack_depth(block.k, params_.k.stride[1], count, p_.d, k_width_, block.k_depth);
+    block.finite =
+        p_.mask.kind == WL_MASK_FULL || all_finite(block.k, params_.k.stride[1], count, p_.d);
+  }
+
+  void pack(const Sequence& sequence, int64_t head, Range range, Queries& block) const {
+    const int64_t count = range.end - range.begin, first = sequence.first_q + range.begin;
+    const int64_t q_stride = params_.q.stride[1], grad_stride = params_.grad_o.stride[1];
+    block.range = range;
+    block.q = row<const T>(params_.q, sequence.batch, first, head);
+    block.grad = row<const T>(params_.grad_o, sequence.batch, first, head);
+    pack_strips(block.q, q_stride, count, p_.d, block.q_lanes);
+    pack_strips(block.grad, grad_stride, count, p_.dv, block.grad_lanes);
+    pack_columns(block.q, q_stride, count, p_.d, block.q_depth);
+    pack_columns(block.grad, grad_stride, count, p_.dv, block.grad_depth);
+    block.finite =
+        p_.mask.kind == WL_MASK_FULL || (all_finite(block.q, q_stride, count, p_.d) &&
+                                         all_finite(block.grad, grad_stride, count, p_.dv));
+    const T* o = row<const T>(params_.o, sequence.batch, first, head);
+    const int64_t lse = sequence.lse_index(p_, head, range.begin);
+    for (int64_t i = 0; i < count; ++i) {
+      block.minus_lse[i] = -params_.lse[lse + i];
+      block.delta[i] = dot(o + i * params_.o.stride[1], block.grad + i * grad_stride, p_.dv);
+      if (params_.grad_lse) block.delta[i] -= params_.grad_lse[lse + i];
+    }
+    for (int64_t i = count; i % kStrip != 0; ++i) block.minus_lse[i] = block.delta[i] = 0;
+  }
+
+  void add(const Visible& visible, const Keys& keys, const Queries& queries,
+           const Sums& sums) const {
+    const Range rows = intersect(visible.any_rows(keys.range.begin, keys.range.end), queries.range);
+    if (rows.begin >= rows.end) return;
+    const Range all = visible.all_keys(queries.range.begin, queries.range.end);
+    const bool hides = keys.range.begin < all.begin || all.end < keys.range.end;
+    // A hidden pair's weight is 0, but 0 * NaN would show.
+    const bool each_pair = hides && !(keys.finite && queries.finite);
+    const int64_t begin = (rows.begin - queries.range.begin) / kStrip * kStrip;
+    const int64_t end = rows.end - queries.range.begin;
+    for (int64_t first = begin; first < end; first += kStrip) {
+      const Range seen = add_scores(visible, keys, queries, first);
+      if (seen.begin >= seen.end || each_pair) continue;
+      const Word* strip =
+          kPairs ? slope_strip_ : slopes_ + seen.begin * kRow + first / kPerWord<Word>;
+      gemm_strip(p_.d, words<Word>(seen.end - seen.begin),
+                 keys.k_depth + seen.begin / kPerWord<Word> * k_width_, 1, k_width_, strip,
+                 kPairs ? kStrip : kRow, sums.dq + first * p_.d, kStrip, kOnes);
+    }
+    if (each_pair) return add_pairs(visible, keys, queries, sums);
+    const int64_t count = keys.range.end - keys.range.begin;
+    const int64_t words_of_strip = words<Word>(queries.range.end - queries.range.begin) * kStrip;
+    add_rows(count, {begin, end}, words_of_strip, weights_, queries.grad_depth, p_.dv, sums.dv);
+    add_rows(count, {begin, end}, words_of_strip, slopes_, queries.q_depth, p_.d, sums.dk);
+  }
+
+ private:
+  // Rows of P and dS are read across, one cache line of each: an odd number of lines apart they
+  // spread over all sets of the cache. So do rows of k_depth.
+  static constexpr int64_t kLine = 16;
+  static constexpr int64_t kRow = kQueries / kPerWord<Word> + kLine;
+  static int64_t spread(int64_t width) { return (ceil_div(width, kLine) | 1) * kLine; }
+
+  // gemm_strip's "add to what is there".
+  static constexpr std::array<float, kStrip> kOnesArray = [] {
+    std::array<float, kStrip> ones{};
+    ones.fill(1);
+    return ones;
+  }();
+  static constexpr const float* kOnes = kOnesArray.data();
+
+  static void pack_strips(const T* from, int64_t stride, int64_t count, int64_t d, Word* to) {
+    for (int64_t first = 0; first < count; first += kStrip, to += words<Word>(d) * kStrip) {
+      const int rows = int(std::min<int64_t>(kStrip, count - first));
+      const T* at[kStrip];
+      for (int i = 0; i < rows; ++i) at[i] = from + (first + i) * stride;
+      pack_lanes(at, rows, d, to);
+    }
+  }
+
+  static void pack_columns(const T* from, int64_t stride, int64_t count, int64_t d, Word* to) {
+    for (int64_t c = 0; c < d; c += kStrip, to += words<Word>(count) * kStrip) {
+      pack_depth(from + c, stride, count, d - c, kStrip, to);
+    }
+  }
+
+  static float dot(const T* a, const T* b, int64_t n) {
+    Floats sum = broadcast(0.0f);
+    for (int64_t c = 0; c < n; c += kLanes) {
+      T a_buffer[kLanes], b_buffer[kLanes];
+      sum = multiply_add(load_floats(pack_detail::readable(a + c, n - c, a_buffer)),
+                         load_floats(pack_detail::readable(b + c, n - c, b_buffer)), sum);
+    }
+    float total = 0;
+    for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
+    return total;
+  }
+
+  static Element* element(Word* rows, int64_t key, int64_t query) {
+    return reinterpret_cast<Element*>(rows + key * kRow) + query;
+  }
+
+  // c = rows of a by one strip of b, both `depth` words deep. At most 128 terms are added in one
+  // go: what rounding a longer sum costs shows against a matrix library's.
+  static void multiply(int64_t rows, int64_t depth, const Word* a, const Word* b, float* c) {
+    constexpr int64_t kMostDepth = 128;
+    for (int64_t k = 0; k < depth || k == 0; k += kMostDepth) {
+      gemm_strip(rows, std::min(depth - k, kMostDepth), a + k, depth, 1, b + k * kStrip, kStrip, c,
+                 kStrip, k == 0 ? nullptr : kOnes);
+    }
+  }
+
+  // P and dS of the strip of queries from `first` on. Returns the keys of the block that they see;
+  // the other keys' are zero.
+  Range add_scores(const Visible& visible, const Keys& keys, const Queries& queries,
+                   int64_t first) const {
+    const int64_t count = keys.range.end - keys.range.begin;
+    const Range strip{queries.range.begin + first,
+                      std::min(queries.range.begin + first + kStrip, queries.range.end)};
+    const Range any = intersect(visible.any_keys(strip.begin, strip.end), keys.range);
+    const Range all = visible.all_keys(strip.begin, strip.end);
+    Range seen{any.begin - keys.range.begin, any.end - keys.range.begin};
+    if (seen.begin >= seen.end) seen = {0, 0};
+    seen.begin -= seen.begin % kPerWord<Word>;
+    clear(first, {0, seen.begin});
+    clear(first, {seen.end, count});
+    if (seen.begin >= seen.end) return seen;
+    const int64_t rows = seen.end - seen.begin;
+    multiply(rows, d_words_, keys.k_rows + seen.begin * d_words_,
+             queries.q_lanes + first * d_words_, s_);
+    multiply(rows, dv_words_, keys.v_rows + seen.begin * dv_words_,
+             queries.grad_lanes + first * dv_words_, dp_);
+    const bool partial = keys.range.begin + seen.begin < all.begin || all.end < any.end ||
+                         strip.end - strip.begin < kStrip;
+    const auto run = [&](auto capped, auto hiding) {
+      store_slopes<capped, hiding>(visible, keys.range.begin, seen, strip, queries, first);
+    };
+    if (p_.softcap == 0) {
+      partial ? run(std::false_type(), std::true_type())
+              : run(std::false_type(), std::false_type());
+    } else {
+      partial ? run(std::true_type(), std::true_type()) : run(std::true_type(), std::false_type());
+    }
+    return seen;
+  }
+
+  void clear(int64_t first, Range keys) const {
+    for (int64_t j = keys.begin; j < keys.end; ++j) {
+      std::memset(element(weights_, j, first), 0, kStrip * sizeof(Element));
+      std::memset(element(slopes_, j, first), 0, kStrip * sizeof(Element));
+    }
+  }
+
+  // From S and dP of the keys `seen` to P and dS. hiding: some pairs may be hidden.
+  template <bool capped, bool hiding>
+  void store_slopes(const Visible& visible, int64_t first_key, Range seen, Range strip,
+                    const Queries& queries, int64_t first) const {
+    constexpr int kVectors = kStrip / kLanes;
+    const Floats scale = broadcast(capped ? p_.scale / p_.softcap : p_.scale);
+    const Floats cap = broadcast(p_.softcap), log2_e = broadcast(kLog2E), one = broadcast(1.0f);
+    Floats minus_lse[kVectors], delta[kVectors];
+    for (int n = 0; n < kVectors; ++n) {
+      minus_lse[n] = load(queries.minus_lse + first + n * kLanes);
+      delta[n] = load(queries.delta + first + n * kLanes);
+    }
+    // Key j: stores its weights and slopes, leaves the latter in `slopes` too.
+    const auto key = [&](int64_t j, Floats* slopes) {
+      int32_t begin = 0, end = kStrip;
+      if constexpr (hiding) {
+        const Range rows = intersect(visible.rows(first_key + j), strip);
+        begin = int32_t(std::min<int64_t>(rows.begin - strip.begin, kStrip));
+        end = int32_t(std::max<int64_t>(rows.end - strip.begin, 0));
+      }
+#pragma GCC unroll 2
+      for (int n = 0; n < kVectors; ++n) {
+        const int64_t at = (j - seen.begin) * kStrip + n * kLanes;
+        Floats score, slope = load(dp_ + at) - delta[n];
+        if constexpr (capped) {
+          const Floats t = tanh(load(s_ + at) * scale);
+          score = multiply_add(t, cap, minus_lse[n]);
+          slope *= one - t * t;
+        } else {
+          score = multiply_add(load(s_ + at), scale, minus_lse[n]);
+        }
+        Floats weight = exp2<kPairs ? Exp2::kPair : Exp2::kFull>(score * log2_e);
+        slope *= weight;
+        if constexpr (hiding) {
+          const Ints lane = lanes() + int32_t(n * kLanes);
+          const Words visible_lanes = Words((lane >= begin) & (lane < end));
+          weight = from_bits(bits(weight) & visible_lanes);
+          slope = from_bits(bits(slope) & visible_lanes);
+        }
+        store_floats(element(weights_, j, first + n * kLanes), weight);
+        store_floats(element(slopes_, j, first + n * kLanes), slope);
+        slopes[n] = slope;
+      }
+    };
+    for (int64_t j = seen.begin; j < seen.end; j += 2) {
+      Floats even[kVectors], odd[kVectors] = {};
+      key(j, even);
+      if (j + 1 < seen.end) key(j + 1, odd);
+      if constexpr (kPairs) {
+        for (int n = 0; n < kVectors; ++n) {
+          store(slope_strip_ + (j - seen.begin) / 2 * kStrip + n * kLanes,
+                pair_up(even[n], odd[n]));
+        }
+      }
+    }
+  }
+
+  static Ints lanes() {
+    Ints lane;
+    for (int i = 0; i < kLanes; ++i) lane[i] = i;
+    return lane;
+  }
+
+  // c[key][column] += sum over the queries [begin, end) of a[key][query] * b[query][column], b from
+  // pack_columns.
+  static void add_rows(int64_t keys, Range queries, int64_t strip_words, const Word* a,
+                       const Word* b, int64_t d, float* c) {
+    const int64_t first = queries.begin / kPerWord<Word>;
+    const int64_t depth = words<Word>(queries.end - queries.begin);
+    for (int64_t column = 0; column < d; column += kStrip, b += strip_words) {
+      const Word* from = b + first * kStrip;
+      float* to = c + column;
+      if (d - column > kLanes) {
+        gemm_strip<2>(keys, depth, a + first, kRow, 1, from, kStrip, to, columns(d), kOnes);
+      } else {
+        gemm_strip<1>(keys, depth, a + first, kRow, 1, from, kStrip, to, columns(d), kOnes);
+      }
+    }
+  }
+
+  // The last three products, leaving out hidden pairs.
+  void add_pairs(const Visible& visible, const Keys& keys, const Queries& queries,
+                 const Sums& sums) const {
+    for (int64_t j = 0; j < keys.range.end - keys.range.begin; ++j) {
+      const Range rows = intersect(visible.rows(keys.range.begin + j), queries.range);
+      const T* k = keys.k + j * params_.k.stride[1];
+      float *dk = sums.dk + j * columns(p_.d), *dv = sums.dv + j * columns(p_.dv);
+      for (int64_t i = rows.begin - queries.range.begin; i < rows.end - queries.range.begin; ++i) {
+        const T* q = queries.q + i * params_.q.stride[1];
+        const T* grad = queries.grad + i * params_.grad_o.stride[1];
+        float* dq = sums.dq + i / kStrip * kStrip * p_.d + i % kStrip;
+        const float weight = to_float(*element(weights_, j, i));
+        const float slope = to_float(*element(slopes_, j, i));
+        for (int64_t c = 0; c < p_.dv; ++c) dv[c] += weight * to_float(grad[c]);
+        for (int64_t c = 0; c < p_.d; ++c) {
+          dk[c] += slope * to_float(q[c]);
+          dq[c * kStrip] += slope * to_float(k[c]);
+        }
+      }
+    }
+  }
+
+  const wl_attention_backward_params& params_;
+  const wl_attention_problem& p_;
+  int64_t d_words_, dv_words_, k_width_;
+  Word *weights_, *slopes_;  // P and dS: [key][kRow]
+  Word* slope_strip_;        // pairs only: [key word][kStrip]
+  float *s_, *dp_;           // [key][kStrip]
+};
+
+}  // namespace warploom::attention
