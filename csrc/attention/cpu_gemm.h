@@ -35,10 +35,7 @@ inline void gemm_tile(int64_t depth, const Word* a, int64_t a_row, int64_t a_dep
   for (int m = 0; m < rows; ++m) {
     a_rows[m] = a + m * a_row;
 #pragma GCC unroll 2
-    for (int n = 0; n < vectors; ++n) {
-      sum[m][n] =
-          beta ? load(beta + n * kLanes) * load(c + m * c_row + n * kLanes) : broadcast(0.0f);
-    }
+    for (int n = 0; n < vectors; ++n) sum[m][n] = broadcast(0.0f);
   }
   for (int64_t k = 0; k < depth; ++k) {
     decltype(load(b)) columns[vectors];
@@ -54,7 +51,12 @@ inline void gemm_tile(int64_t depth, const Word* a, int64_t a_row, int64_t a_dep
 #pragma GCC unroll 8
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 2
-    for (int n = 0; n < vectors; ++n) store(c + m * c_row + n * kLanes, sum[m][n]);
+    for (int n = 0; n < vectors; ++n) {
+      float* to = c + m * c_row + n * kLanes;
+      // Last, not first: the sum's rounding errors stay in proportion to its own terms.
+      if (beta) sum[m][n] = multiply_add(load(beta + n * kLanes), load(to), sum[m][n]);
+      store(to, sum[m][n]);
+    }
   }
 }
 
