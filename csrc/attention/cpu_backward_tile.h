@@ -26,13 +26,21 @@ class BackwardTile {
  public:
   static constexpr int64_t kQueries = 256, kKeys = 128;  // of a block: measured best at d = 128
 
-  // What a block's operands are, packed, and where they lie.
+  // Rows of a block with NaN or infinity. Where the mask hides pairs they must not be summed over:
+  // a hidden pair's weight is 0, but 0 * NaN would show. So they are zero in k_depth, q_depth and
+  // grad_depth, and what they add where they are visible is added pair by pair.
+  struct Holes {
+    int32_t* at;
+    int64_t count;
+  };
+
+  // A block's operands, packed, and where they lie.
   struct Keys {
     Word *k_rows, *v_rows;  // [key][words of d or dv]
     Word* k_depth;          // [key word][k_width]
     Range range;            // of the sequence
     const T* k;             // the range's first row
-    bool finite;            // no NaN or infinity in k; known where the mask may hide pairs
+    Holes holes;
   };
   struct Queries {
     Word *q_lanes, *grad_lanes;  // [strip][words of d or dv][kStrip]
@@ -40,7 +48,7 @@ class BackwardTile {
     float *minus_lse, *delta;    // [query]; zero from the last query to the end of its strip
     Range range;
     const T *q, *grad;
-    bool finite;
+    Holes holes;
   };
   // What it adds to: the gradients of the block's rows.
   struct Sums {
@@ -70,6 +78,7 @@ class BackwardTile {
     block.k_rows = parts.take<Word>(keys * d_words_);
     block.v_rows = parts.take<Word>(keys * dv_words_);
     block.k_depth = parts.take<Word>(words<Word>(keys) * k_width_);
+    block.holes.at = parts.take<int32_t>(keys);
     return block;
   }
 
@@ -82,6 +91,7 @@ class BackwardTile {
     block.grad_depth = parts.take<Word>(words<Word>(queries) * round_up(p_.dv, kStrip));
     block.minus_lse = parts.take<float>(queries);
     block.delta = parts.take<float>(queries);
+    block.holes.at = parts.take<int32_t>(queries);
     return block;
   }
 
@@ -93,8 +103,12 @@ class BackwardTile {
     pack_rows(block.k, params_.k.stride[1], count, p_.d, block.k_rows);
     pack_rows(v, params_.v.stride[1], count, p_.dv, block.v_rows);
     pack_depth(block.k, params_.k.stride[1], count, p_.d, k_width_, block.k_depth);
-    block.finite =
-        p_.mask.kind == WL_MASK_FULL || all_finite(block.k, params_.k.stride[1], count, p_.d);
+    find_holes(count, block.holes, [&](int64_t j, int64_t n) {
+      return all_finite(block.k + j * params_.k.stride[1], params_.k.stride[1], n, p_.d);
+    });
+    for (int64_t i = 0; i < block.holes.count; ++i) {
+      clear_depth_row(block.holes.at[i], k_width_, block.k_depth);
+    }
   }
 
   void pack(const Sequence& sequence, int64_t head, Range range, Queries& block) const {
@@ -107,9 +121,14 @@ class BackwardTile {
     pack_strips(block.grad, grad_stride, count, p_.dv, block.grad_lanes);
     pack_columns(block.q, q_stride, count, p_.d, block.q_depth);
     pack_columns(block.grad, grad_stride, count, p_.dv, block.grad_depth);
-    block.finite =
-        p_.mask.kind == WL_MASK_FULL || (all_finite(block.q, q_stride, count, p_.d) &&
-                                         all_finite(block.grad, grad_stride, count, p_.dv));
+    find_holes(count, block.holes, [&](int64_t i, int64_t n) {
+      return all_finite(block.q + i * q_stride, q_stride, n, p_.d) &&
+             all_finite(block.grad + i * grad_stride, grad_stride, n, p_.dv);
+    });
+    for (int64_t n = 0; n < block.holes.count; ++n) {
+      clear_columns(block.holes.at[n], count, p_.d, block.q_depth);
+      clear_columns(block.holes.at[n], count, p_.dv, block.grad_depth);
+    }
     const T* o = row<const T>(params_.o, sequence.batch, first, head);
     const int64_t lse = sequence.lse_index(p_, head, range.begin);
     for (int64_t i = 0; i < count; ++i) {
@@ -124,26 +143,27 @@ class BackwardTile {
            const Sums& sums) const {
     const Range rows = intersect(visible.any_rows(keys.range.begin, keys.range.end), queries.range);
     if (rows.begin >= rows.end) return;
-    const Range all = visible.all_keys(queries.range.begin, queries.range.end);
-    const bool hides = keys.range.begin < all.begin || all.end < keys.range.end;
-    // A hidden pair's weight is 0, but 0 * NaN would show.
-    const bool each_pair = hides && !(keys.finite && queries.finite);
     const int64_t begin = (rows.begin - queries.range.begin) / kStrip * kStrip;
     const int64_t end = rows.end - queries.range.begin;
     for (int64_t first = begin; first < end; first += kStrip) {
       const Range seen = add_scores(visible, keys, queries, first);
-      if (seen.begin >= seen.end || each_pair) continue;
+      if (seen.begin >= seen.end) continue;
       const Word* strip =
           kPairs ? slope_strip_ : slopes_ + seen.begin * kRow + first / kPerWord<Word>;
       gemm_strip(p_.d, words<Word>(seen.end - seen.begin),
                  keys.k_depth + seen.begin / kPerWord<Word> * k_width_, 1, k_width_, strip,
                  kPairs ? kStrip : kRow, sums.dq + first * p_.d, kStrip, kOnes);
     }
-    if (each_pair) return add_pairs(visible, keys, queries, sums);
     const int64_t count = keys.range.end - keys.range.begin;
     const int64_t words_of_strip = words<Word>(queries.range.end - queries.range.begin) * kStrip;
     add_rows(count, {begin, end}, words_of_strip, weights_, queries.grad_depth, p_.dv, sums.dv);
     add_rows(count, {begin, end}, words_of_strip, slopes_, queries.q_depth, p_.d, sums.dk);
+    for (int64_t n = 0; n < keys.holes.count; ++n) {
+      add_key_hole(visible, keys, keys.holes.at[n], queries, sums);
+    }
+    for (int64_t n = 0; n < queries.holes.count; ++n) {
+      add_query_hole(visible, keys, queries, queries.holes.at[n], sums);
+    }
   }
 
  private:
@@ -173,6 +193,22 @@ class BackwardTile {
   static void pack_columns(const T* from, int64_t stride, int64_t count, int64_t d, Word* to) {
     for (int64_t c = 0; c < d; c += kStrip, to += words<Word>(count) * kStrip) {
       pack_depth(from + c, stride, count, d - c, kStrip, to);
+    }
+  }
+
+  static void clear_columns(int64_t r, int64_t count, int64_t d, Word* packed) {
+    for (int64_t c = 0; c < d; c += kStrip, packed += words<Word>(count) * kStrip) {
+      clear_depth_row(r, kStrip, packed);
+    }
+  }
+
+  // finite(first, n) says whether n rows from the first on are.
+  template <class Finite>
+  void find_holes(int64_t count, Holes& holes, const Finite& finite) const {
+    holes.count = 0;
+    if (p_.mask.kind == WL_MASK_FULL || finite(0, count)) return;
+    for (int64_t r = 0; r < count; ++r) {
+      if (!finite(r, 1)) holes.at[holes.count++] = int32_t(r);
     }
   }
 
@@ -323,25 +359,28 @@ class BackwardTile {
     }
   }
 
-  // The last three products, leaving out hidden pairs.
-  void add_pairs(const Visible& visible, const Keys& keys, const Queries& queries,
-                 const Sums& sums) const {
-    for (int64_t j = 0; j < keys.range.end - keys.range.begin; ++j) {
-      const Range rows = intersect(visible.rows(keys.range.begin + j), queries.range);
-      const T* k = keys.k + j * params_.k.stride[1];
+  void add_key_hole(const Visible& visible, const Keys& keys, int64_t j, const Queries& queries,
+                    const Sums& sums) const {
+    const T* k = keys.k + j * params_.k.stride[1];
+    const Range rows = intersect(visible.rows(keys.range.begin + j), queries.range);
+    for (int64_t i = rows.begin - queries.range.begin; i < rows.end - queries.range.begin; ++i) {
+      const float slope = to_float(*element(slopes_, j, i));
+      float* dq = sums.dq + i / kStrip * kStrip * p_.d + i % kStrip;
+      for (int64_t c = 0; c < p_.d; ++c) dq[c * kStrip] += slope * to_float(k[c]);
+    }
+  }
+
+  void add_query_hole(const Visible& visible, const Keys& keys, const Queries& queries, int64_t i,
+                      const Sums& sums) const {
+    const T* q = queries.q + i * params_.q.stride[1];
+    const T* grad = queries.grad + i * params_.grad_o.stride[1];
+    const Range seen = intersect(visible.keys(queries.range.begin + i), keys.range);
+    for (int64_t j = seen.begin - keys.range.begin; j < seen.end - keys.range.begin; ++j) {
+      const float weight = to_float(*element(weights_, j, i));
+      const float slope = to_float(*element(slopes_, j, i));
       float *dk = sums.dk + j * columns(p_.d), *dv = sums.dv + j * columns(p_.dv);
-      for (int64_t i = rows.begin - queries.range.begin; i < rows.end - queries.range.begin; ++i) {
-        const T* q = queries.q + i * params_.q.stride[1];
-        const T* grad = queries.grad + i * params_.grad_o.stride[1];
-        float* dq = sums.dq + i / kStrip * kStrip * p_.d + i % kStrip;
-        const float weight = to_float(*element(weights_, j, i));
-        const float slope = to_float(*element(slopes_, j, i));
-        for (int64_t c = 0; c < p_.dv; ++c) dv[c] += weight * to_float(grad[c]);
-        for (int64_t c = 0; c < p_.d; ++c) {
-          dk[c] += slope * to_float(q[c]);
-          dq[c * kStrip] += slope * to_float(k[c]);
-        }
-      }
+      for (int64_t c = 0; c < p_.d; ++c) dk[c] += slope * to_float(q[c]);
+      for (int64_t c = 0; c < p_.dv; ++c) dv[c] += weight * to_float(grad[c]);
     }
   }
 
