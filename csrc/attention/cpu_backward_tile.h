@@ -68,6 +68,7 @@ class BackwardTile {
     weights_ = parts.take<Word>(keys * kRow);
     slopes_ = parts.take<Word>(keys * kRow);
     slope_strip_ = parts.take<Word>(kPairs ? words<Word>(keys) * kStrip : 0);
+    o_strip_ = parts.take<Word>(dv_words_ * kStrip);
     s_ = parts.take<float>(keys * kStrip);
     dp_ = parts.take<float>(keys * kStrip);
   }
@@ -129,14 +130,13 @@ class BackwardTile {
       clear_columns(block.holes.at[n], count, p_.d, block.q_depth);
       clear_columns(block.holes.at[n], count, p_.dv, block.grad_depth);
     }
-    const T* o = row<const T>(params_.o, sequence.batch, first, head);
+    sum_products(row<const T>(params_.o, sequence.batch, first, head), count, block);
     const int64_t lse = sequence.lse_index(p_, head, range.begin);
     for (int64_t i = 0; i < count; ++i) {
       block.minus_lse[i] = -params_.lse[lse + i];
-      block.delta[i] = dot(o + i * params_.o.stride[1], block.grad + i * grad_stride, p_.dv);
       if (params_.grad_lse) block.delta[i] -= params_.grad_lse[lse + i];
     }
-    for (int64_t i = count; i % kStrip != 0; ++i) block.minus_lse[i] = block.delta[i] = 0;
+    for (int64_t i = count; i % kStrip != 0; ++i) block.minus_lse[i] = 0;
   }
 
   void add(const Visible& visible, const Keys& keys, const Queries& queries,
@@ -212,26 +212,37 @@ class BackwardTile {
     }
   }
 
-  static float dot(const T* a, const T* b, int64_t n) {
-    Floats sum = broadcast(0.0f);
-    for (int64_t c = 0; c < n; c += kLanes) {
-      T a_buffer[kLanes], b_buffer[kLanes];
-      sum = multiply_add(load_floats(pack_detail::readable(a + c, n - c, a_buffer)),
-                         load_floats(pack_detail::readable(b + c, n - c, b_buffer)), sum);
+  // delta = <o, grad_o>, in the very order in which multiply() sums dP: of a query that sees one
+  // key alone, or nearly so, the rounding errors of both cancel as the terms do.
+  void sum_products(const T* o, int64_t count, Queries& block) const {
+    for (int64_t first = 0; first < count; first += kStrip) {
+      pack_strips(o + first * params_.o.stride[1], params_.o.stride[1],
+                  std::min<int64_t>(kStrip, count - first), p_.dv, o_strip_);
+      const Word* grad = block.grad_lanes + first * dv_words_;
+      for (int n = 0; n < kStrip; n += kLanes) {
+        Floats total = broadcast(0.0f);
+        for (int64_t k = 0; k < dv_words_; k += kMostDepth) {
+          Floats sum = broadcast(0.0f);
+          for (int64_t i = k; i < std::min(k + kMostDepth, dv_words_); ++i) {
+            sum = multiply_add(load(o_strip_ + i * kStrip + n), load(grad + i * kStrip + n), sum);
+          }
+          total += sum;
+        }
+        store(block.delta + first + n, total);
+      }
     }
-    float total = 0;
-    for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
-    return total;
   }
 
   static Element* element(Word* rows, int64_t key, int64_t query) {
     return reinterpret_cast<Element*>(rows + key * kRow) + query;
   }
 
-  // c = rows of a by one strip of b, both `depth` words deep. At most 128 terms are added in one
-  // go: what rounding a longer sum costs shows against a matrix library's.
+  // Words that are added in one go: what rounding a longer sum costs shows against a matrix
+  // library's.
+  static constexpr int64_t kMostDepth = 128;
+
+  // c = rows of a by one strip of b, both `depth` words deep.
   static void multiply(int64_t rows, int64_t depth, const Word* a, const Word* b, float* c) {
-    constexpr int64_t kMostDepth = 128;
     for (int64_t k = 0; k < depth || k == 0; k += kMostDepth) {
       gemm_strip(rows, std::min(depth - k, kMostDepth), a + k, depth, 1, b + k * kStrip, kStrip, c,
                  kStrip, k == 0 ? nullptr : kOnes);
@@ -389,6 +400,7 @@ class BackwardTile {
   int64_t d_words_, dv_words_, k_width_;
   Word *weights_, *slopes_;  // P and dS: [key][kRow]
   Word* slope_strip_;        // pairs only: [key word][kStrip]
+  Word* o_strip_;            // [words of dv][kStrip]
   float *s_, *dp_;           // [key][kStrip]
 };
 
