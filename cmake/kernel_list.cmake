@@ -36,12 +36,13 @@ endfunction()
 # file per kernel into the build folder. Sets <out>_table, <out>_kernels and, per target,
 # <out>_<target>. A kernel's file includes csrc/<family>/gpu_<op>.cuh and expands
 # WL_GPU_KERNEL(<its line of kernels.def>), which must define wl_status <name>(const void* params)
-# in namespace warploom::<family>. The file's property WARPLOOM_HEAD_DIM is the largest head dim.
+# and int64_t <name>_workspace(const void* params) in namespace warploom::<family>. The file's property WARPLOOM_HEAD_DIM is the largest head dim.
 function(warploom_gpu_sources out family backend suffix)
   warploom_kernel_list(${family} lines)
   set(folder ${PROJECT_BINARY_DIR}/generated/${family}/${backend})
   set(declarations "")
   set(functions "")
+  set(workspaces "")
   set(all "")
   foreach(line IN LISTS lines)
     string(REPLACE "," ";" fields "${line}")
@@ -51,6 +52,7 @@ function(warploom_gpu_sources out family backend suffix)
     list(GET fields 4 head_dim)
     if(NOT target IN_LIST ARGN)
       string(APPEND functions "    nullptr,\n")
+      string(APPEND workspaces "    nullptr,\n")
       continue()
     endif()
     file(CONFIGURE OUTPUT ${folder}/${name}.${suffix} @ONLY CONTENT
@@ -58,8 +60,10 @@ function(warploom_gpu_sources out family backend suffix)
 #include \"@family@/gpu_@op@.cuh\"
 WL_GPU_KERNEL(@line@)
 ")
-    string(APPEND declarations "wl_status ${name}(const void* params);\n")
+    string(APPEND declarations "wl_status ${name}(const void* params);\n"
+                               "int64_t ${name}_workspace(const void* params);\n")
     string(APPEND functions "    &${name},\n")
+    string(APPEND workspaces "    &${name}_workspace,\n")
     list(APPEND ${target}_sources ${folder}/${name}.${suffix})
     list(APPEND all ${folder}/${name}.${suffix})
     set_source_files_properties(${folder}/${name}.${suffix} PROPERTIES WARPLOOM_HEAD_DIM ${head_dim})
@@ -74,9 +78,13 @@ namespace warploom::@family@ {
 namespace {
 const KernelFunction kFunctions[] = {
 @functions@};
+const WorkspaceFunction kWorkspaces[] = {
+@workspaces@};
 }
 
-KernelTable gpu_table() { return {kFunctions, int(sizeof kFunctions / sizeof *kFunctions)}; }
+KernelTable gpu_table() {
+  return {kFunctions, int(sizeof kFunctions / sizeof *kFunctions), kWorkspaces};
+}
 
 }  // namespace warploom::@family@
 ")

@@ -15,6 +15,9 @@
 
 namespace warploom::attention::gpu {
 
+template <class Cfg>
+struct softmax_state;
+
 // What one instance of the loop is made of. `Tiles` gives a forward_tiles.
 template <class Machine, class Element, int HeadDim, forward_tiles Tiles>
 struct forward_config {
@@ -35,10 +38,12 @@ struct forward_config {
   static constexpr int elements =
       Tiles.q_in_registers ? (q_elements > 2 * kv_elements ? q_elements : 2 * kv_elements)
                            : q_elements + 2 * kv_elements;
+  // Per warp and row: the sums, the largest score, the sum of exponentials.
   static constexpr int merge_floats = Tiles.key_warps > 1 ? Tiles.key_warps * rows * (D + 2) : 0;
-  static constexpr int floats_as_elements = merge_floats * int(sizeof(float) / sizeof(T));
-  static constexpr uint32_t smem_bytes =
-      simt::arena_bytes<T>(elements) + simt::arena_bytes<float>(merge_floats);
+  static constexpr int merge_elements = merge_floats * int(sizeof(float) / sizeof(T));
+  static constexpr int region = elements > merge_elements ? elements : merge_elements;
+  static constexpr uint32_t smem_bytes = simt::arena_bytes<T>(region);
+  using state = softmax_state<forward_config>;
 };
 
 // The block's query rows. Rows pack the heads of a group: row r is position (first + r) % s of head
@@ -79,6 +84,7 @@ struct query_rows {
 template <class Cfg>
 struct softmax_state {
   using M = typename Cfg::M;
+  shared<typename Cfg::T> region;  // the block's shared memory
   frag_c<M> o[Cfg::A][Cfg::C];
   float largest[Cfg::A][M::row_slots], sum[Cfg::A][M::row_slots];
 
@@ -177,7 +183,7 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const que
   const int warp_row = warp % Cfg::tiles.row_warps * 16 * Cfg::A;
   const int warp_key = warp / Cfg::tiles.row_warps * Cfg::share;
 
-  const shared<T> region = smem.take<T>(Cfg::elements);
+  const shared<T> region = state.region = smem.take<T>(Cfg::region);
   const int keys_at = Cfg::tiles.q_in_registers ? 0 : Cfg::q_elements;
   const tile_type q_tile{region}, k_tile{region + keys_at},
       v_tile{region + (keys_at + Cfg::kv_elements)};
@@ -295,11 +301,84 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const que
   }
 }
 
-// Ends the softmax and hands out the results: `out(row, column, values of M::run columns)` and
+// The lse of a row in natural logarithm; -infinity where nothing was seen.
+SIMT_DEVICE float lse_of(float largest, float sum, float factor) {
+  return sum == 0 ? -infinity() : simt::fma(largest, factor, simt::log2(sum)) * kLn2;
+}
+SIMT_DEVICE float inverse_of(float sum) { return sum == 0 ? 0.0f : 1.0f / sum; }
+
+// Where warps shared the keys: brings their sums to one scale and adds them in the order of warps.
+template <class Cfg, class Out, class OutLse>
+SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
+  using M = typename Cfg::M;
+  constexpr int D = Cfg::D, rows = Cfg::rows, warps = Cfg::tiles.key_warps;
+  static_assert(Cfg::tiles.row_warps == 1);
+  const int lane = simt::lane<M>(), warp = simt::warp<M>();
+  const auto o = state.region.template as<float>();
+  const auto largest = o + warps * rows * D, sums = largest + warps * rows;
+
+  simt::sync_block();
+  SIMT_UNROLL
+  for (int m = 0; m < Cfg::A; ++m) {
+    SIMT_UNROLL
+    for (int i = 0; i < M::row_slots; ++i) {
+      const int row = m * 16 + M::slot_row(lane, i);
+      if (M::c(lane, 0).col == 0) simt::store(largest, warp * rows + row, state.largest[m][i]);
+    }
+  }
+  simt::sync_block();
+  SIMT_UNROLL
+  for (int m = 0; m < Cfg::A; ++m) {
+    float shrink[M::row_slots];
+    SIMT_UNROLL
+    for (int i = 0; i < M::row_slots; ++i) {
+      const int row = m * 16 + M::slot_row(lane, i);
+      float most = -infinity();
+      for (int w = 0; w < warps; ++w) most = simt::max(most, simt::load(largest, w * rows + row));
+      const float base = most == -infinity() ? 0.0f : most * factor;
+      shrink[i] = simt::exp2(simt::fma(state.largest[m][i], factor, -base));
+      const float sum = simt::row_sum<M>(state.sum[m][i]) * shrink[i];
+      if (M::c(lane, 0).col == 0) simt::store(sums, warp * rows + row, sum);
+    }
+    state.scale_row(m, shrink);
+    SIMT_UNROLL
+    for (int c = 0; c < Cfg::C; ++c) {
+      SIMT_UNROLL
+      for (int e = 0; e < M::elements; ++e) {
+        const auto at = M::c(lane, e);
+        simt::store(o, (warp * rows + m * 16 + at.row) * D + c * 16 + at.col, state.o[m][c].e[e]);
+      }
+    }
+  }
+  simt::sync_block();
+  for (int id = simt::thread_index(); id < rows * (D / 4); id += Cfg::threads) {
+    const int row = id / (D / 4), col = id % (D / 4) * 4;
+    float most = -infinity(), sum = 0;
+    simt::vec<float, 4> total{};
+    for (int w = 0; w < warps; ++w) {
+      most = simt::max(most, simt::load(largest, w * rows + row));
+      sum += simt::load(sums, w * rows + row);
+      const auto part = simt::load_vec<4>(o, (w * rows + row) * D + col);
+      SIMT_UNROLL
+      for (int i = 0; i < 4; ++i) total[i] += part[i];
+    }
+    const float inverse = inverse_of(sum);
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i) total[i] *= inverse;
+    out(row, col, total);
+    if (col == 0) out_lse(row, lse_of(most, sum, factor));
+  }
+}
+
+// Ends the softmax and hands out the results: `out(row, first column, neighbouring values)` and
 // `out_lse(row, value)`. A row that saw nothing gives 0 and -infinity.
 template <class Cfg, class Out, class OutLse>
 SIMT_DEVICE void finish(softmax_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
   using M = typename Cfg::M;
+  if constexpr (Cfg::tiles.key_warps > 1) {
+    finish_shared(state, factor, out, out_lse);
+    return;
+  }
   const int lane = simt::lane<M>();
   const int warp_row = simt::warp<M>() % Cfg::tiles.row_warps * 16 * Cfg::A;
   SIMT_UNROLL
@@ -308,10 +387,10 @@ SIMT_DEVICE void finish(softmax_state<Cfg>& state, float factor, Out out, OutLse
     SIMT_UNROLL
     for (int i = 0; i < M::row_slots; ++i) {
       const float sum = simt::row_sum<M>(state.sum[m][i]);
-      inverse[i] = sum == 0 ? 0.0f : 1.0f / sum;
-      const float lse =
-          sum == 0 ? -infinity() : simt::fma(state.largest[m][i], factor, simt::log2(sum)) * kLn2;
-      if (M::c(lane, 0).col == 0) out_lse(warp_row + m * 16 + M::slot_row(lane, i), lse);
+      inverse[i] = inverse_of(sum);
+      if (M::c(lane, 0).col == 0) {
+        out_lse(warp_row + m * 16 + M::slot_row(lane, i), lse_of(state.largest[m][i], sum, factor));
+      }
     }
     state.scale_row(m, inverse);
     SIMT_UNROLL

@@ -35,6 +35,12 @@ struct element_of<WL_F16> {
   using type = simt::f16;
 };
 
+// What Launcher::scratch takes of the workspace for `count` elements.
+template <class T>
+int64_t scratch_bytes(int64_t count) {
+  return (count * int64_t(sizeof(T)) + 15) / 16 * 16;
+}
+
 // One call: registers buffers, launches in order, stops at the first failure.
 class Launcher {
  public:
@@ -75,10 +81,17 @@ class Launcher {
     outputs_.push_back([=] { return simt::all_written(name, data, r); });
     return simt::make_global(data, count, simt::memory::unwritten);
   }
+  // A tensor of which they write some elements and keep the rest.
+  template <class T>
+  view<T> updated(const wl_strided& x, int64_t n0, int64_t n1, int64_t n2, int64_t width) {
+    const auto r = rows_of(x, n0, n1, n2, width);
+    return {simt::make_strided(static_cast<T*>(x.data), r, simt::memory::written), x.stride[0],
+            x.stride[1], x.stride[2]};
+  }
   // The next `count` elements of the caller's workspace; kernels must write them before they read.
   template <class T>
   global<T> scratch(const wl_exec& exec, int64_t count) {
-    const int64_t bytes = (count * int64_t(sizeof(T)) + 15) / 16 * 16;
+    const int64_t bytes = scratch_bytes<T>(count);
     char* at = static_cast<char*>(exec.workspace) + scratch_used_;
     scratch_used_ += bytes;
     if (bytes && (!exec.workspace || scratch_used_ > exec.workspace_bytes)) {
@@ -180,3 +193,18 @@ inline bool aligned(const wl_strided& x, const axes& a, int64_t bytes) {
 inline int64_t tiles_of(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
 
 }  // namespace warploom::attention::gpu
+
+// Defines the kernel that kernels.def calls `name`, and the workspace it needs, from Op<M, T, d>.
+#define WL_GPU_OP(name, target, dtype, Op, d)                                          \
+  namespace warploom::attention {                                                      \
+  using name##_op =                                                                    \
+      gpu::Op<gpu::machine_of<Target::target>::type, gpu::element_of<dtype>::type, d>; \
+  wl_status name(const void* params);                                                  \
+  wl_status name(const void* params) {                                                 \
+    return name##_op::run(*static_cast<const name##_op::params_type*>(params));        \
+  }                                                                                    \
+  int64_t name##_workspace(const void* params);                                        \
+  int64_t name##_workspace(const void* params) {                                       \
+    return name##_op::workspace(*static_cast<const name##_op::params_type*>(params));  \
+  }                                                                                    \
+  }

@@ -3,6 +3,7 @@
 
 #include "attention/gpu_forward.cuh"
 #include "attention/gpu_launch.h"
+#include "attention/gpu_plain.cuh"
 
 namespace warploom::attention::gpu {
 
@@ -49,13 +50,13 @@ struct prefill_kernel {
     const int64_t lse = seq.lse_index(p, head, first_row);
 
     simt::arena smem;
-    softmax_state<Cfg> state;
-    forward<Cfg>(
+    typename Cfg::state state;
+    forward(
         state, smem, rows, p.f, p.d, p.dv, p.vector, first, last,
         [&](int r) { return maybe_row<T>{q + r * a.q.row, rows.inside(r)}; },
         [&](int j) { return maybe_row<T>{k + j * a.k.row, j < seq.sk}; },
         [&](int j) { return maybe_row<T>{v + j * a.v.row, j < seq.sk}; });
-    finish<Cfg>(
+    finish(
         state, p.f.factor,
         [&](int r, int c, const auto& values) {
           if (rows.inside(r)) store_run<T>(o + r * a.o.row, c, values, p.dv, p.vector);
@@ -66,37 +67,47 @@ struct prefill_kernel {
   }
 };
 
+// Products by the atom where the element type has one, plain arithmetic otherwise.
 template <class M, class T, int D>
-wl_status prefill(const wl_attention_forward_params& w) {
-  using Cfg = forward_config<M, T, D, prefill_tiles<M, D>()>;
-  using Kernel = prefill_kernel<Cfg>;
-  Launcher launcher(w.exec);
-  typename Kernel::params a{};
-  a.p = problem_of(launcher, w.problem);
-  const auto& p = w.problem;
-  const axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
-  a.p.vector = p.d % 8 == 0 && p.dv % 8 == 0 && aligned(w.q, q, sizeof(T)) &&
-               aligned(w.k, k, sizeof(T)) && aligned(w.v, k, sizeof(T)) &&
-               aligned(w.o, q, sizeof(T));
-  a.q = launcher.input<T>(w.q, q.batch, q.rows, q.heads, p.d);
-  a.k = launcher.input<T>(w.k, k.batch, k.rows, k.heads, p.d);
-  a.v = launcher.input<T>(w.v, k.batch, k.rows, k.heads, p.dv);
-  a.o = launcher.output<T>("o", w.o, q.batch, q.rows, q.heads, p.dv);
-  a.lse = launcher.output("lse", w.lse, q.batch * q.rows * q.heads);
-  // A ragged call with a bound of no rows still has its offsets looked at.
-  const int64_t tiles = tiles_of(p.sq, Cfg::rows);
-  a.row_tiles = int32_t(p.cu_seqlens_q && q.rows > 0 && tiles == 0 ? 1 : tiles);
-  launcher.launch<Kernel>(a.row_tiles * p.h * p.b, Cfg::smem_bytes, a);
-  return launcher.finish();
-}
+struct prefill_config {
+  using type = forward_config<M, T, D, prefill_tiles<M, D>()>;
+};
+template <class M, int D>
+struct prefill_config<M, float, D> {
+  using type = plain_config<M, D>;
+};
+
+template <class M, class T, int D>
+struct prefill_op {
+  using params_type = wl_attention_forward_params;
+
+  static int64_t workspace(const params_type&) { return 0; }
+
+  static wl_status run(const params_type& w) {
+    using Cfg = typename prefill_config<M, T, D>::type;
+    using Kernel = prefill_kernel<Cfg>;
+    Launcher launcher(w.exec);
+    typename Kernel::params a{};
+    a.p = problem_of(launcher, w.problem);
+    const auto& p = w.problem;
+    const axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
+    a.p.vector = p.d % 8 == 0 && p.dv % 8 == 0 && aligned(w.q, q, sizeof(T)) &&
+                 aligned(w.k, k, sizeof(T)) && aligned(w.v, k, sizeof(T)) &&
+                 aligned(w.o, q, sizeof(T));
+    a.q = launcher.input<T>(w.q, q.batch, q.rows, q.heads, p.d);
+    a.k = launcher.input<T>(w.k, k.batch, k.rows, k.heads, p.d);
+    a.v = launcher.input<T>(w.v, k.batch, k.rows, k.heads, p.dv);
+    a.o = launcher.output<T>("o", w.o, q.batch, q.rows, q.heads, p.dv);
+    a.lse = launcher.output("lse", w.lse, q.batch * q.rows * q.heads);
+    // A ragged call with a bound of no rows still has its offsets looked at.
+    const int64_t tiles = tiles_of(p.sq, Cfg::rows);
+    a.row_tiles = int32_t(p.cu_seqlens_q && q.rows > 0 && tiles == 0 ? 1 : tiles);
+    launcher.launch<Kernel>(a.row_tiles * p.h * p.b, Cfg::smem_bytes, a);
+    return launcher.finish();
+  }
+};
 
 }  // namespace warploom::attention::gpu
 
-#define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...)                                   \
-  namespace warploom::attention {                                                            \
-  wl_status name(const void* params);                                                        \
-  wl_status name(const void* params) {                                                       \
-    return gpu::prefill<gpu::machine_of<Target::target>::type, gpu::element_of<dtype>::type, \
-                        d_max>(*static_cast<const wl_attention_forward_params*>(params));    \
-  }                                                                                          \
-  }
+#define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
+  WL_GPU_OP(name, target, dtype, prefill_op, d_max)

@@ -46,6 +46,15 @@ struct shared {
     q.offset += static_cast<uint32_t>(n) * static_cast<uint32_t>(sizeof(T));
     return q;
   }
+  // The same bytes, for elements of another type: a sync_block stands between the two uses.
+  template <class U>
+  SIMT_HOST_DEVICE shared<U> as() const {
+#if defined(WARPLOOM_SIMT_EMULATED)
+    return {offset, low, high};
+#else
+    return {offset};
+#endif
+  }
 };
 
 // Hands out the block's shared memory piece by piece; every thread takes the same pieces in the

@@ -276,9 +276,10 @@ bool engine::meet_block(bool value, site at) {
   b.conjunction = b.conjunction && value;
   if (++b.arrived < b.threads) {
     schedule();
-    return b.conjunction;
+    return b.agreed;
   }
   b.arrived = 0;
+  b.agreed = b.conjunction;  // the next meeting may begin before all have looked
   progress();
   memory_sync_block(b);
   for (warp& w : b.warps) {
@@ -288,7 +289,7 @@ bool engine::meet_block(bool value, site at) {
   }
   f.now = state::ready;
   switch_warp_ = true;
-  return b.conjunction;
+  return b.agreed;
 }
 
 void engine::yield(site at) {

@@ -64,7 +64,8 @@ struct block {
   int arrived = 0;
   int left = 0;
   int threads = 0;
-  bool conjunction = true;
+  bool conjunction = true;  // of those that have arrived
+  bool agreed = true;       // of the last meeting
   const fiber* first_arrived = nullptr;
 };
 
