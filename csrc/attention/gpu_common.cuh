@@ -36,7 +36,7 @@ struct maybe_row {
   bool inside;
 };
 
-// The sizes of a prefill or backward call. Sequences are shorter than 2^31.
+// The sizes of a prefill or backward call. Sequences are at most 2^29 long.
 struct problem {
   int32_t b, h, hk, d, dv;
   int32_t sq, sk;  // ragged: the most that one sequence may have
@@ -119,15 +119,20 @@ SIMT_DEVICE float slope(const formula& f, float score) {
   return f.how == formula::capped ? f.scale * (1.0f - score * score) : f.scale;
 }
 
+// Visibility in 32 bits: what a mask leaves is asked often.
+using visible32 = BasicVisible<int32_t>;
+
 // The columns of a tile that one row sees: [begin, end), relative to the tile.
 struct span {
   int begin, end;
   SIMT_DEVICE bool has(int column) const { return column >= begin && column < end; }
 };
-SIMT_DEVICE span relative(Range r, int64_t origin) {
-  constexpr int64_t most = 1 << 20;  // beyond any tile
-  return {int(simt::max(simt::min(r.begin - origin, most), -most)),
-          int(simt::max(simt::min(r.end - origin, most), -most))};
+SIMT_DEVICE span relative(visible32::Range r, int origin) {
+  return {r.begin - origin, r.end - origin};
+}
+// The range itself; empty is {0, 0}.
+SIMT_DEVICE span whole(visible32::Range r) {
+  return r.begin < r.end ? span{r.begin, r.end} : span{0, 0};
 }
 
 // --- tiles in shared memory ---
@@ -191,12 +196,38 @@ class tile_load {
     }
     ticket_.commit();
   }
+  // Newer: how many later starts may still be under way.
+  template <int Newer = 0>
   SIMT_DEVICE void land(bool vector) {
-    if (vector) ticket_.land();
+    if (vector) ticket_.template land<Newer>();
   }
 
  private:
   simt::copy_ticket<count> ticket_;
+};
+
+// A warp's rows of a tile as A operands: kept in registers, or loaded again for each use.
+template <class M, class T, int A, int C, bool Registers>
+struct operand {
+  frag_a<M, T> a[A][C];
+
+  SIMT_DEVICE void load(tile<T, C * 16> t, int row) {
+    SIMT_UNROLL
+    for (int m = 0; m < A; ++m) {
+      SIMT_UNROLL
+      for (int c = 0; c < C; ++c) a[m][c] = simt::load_a<M>(t, row + m * 16, c * 16);
+    }
+  }
+  SIMT_DEVICE frag_a<M, T> get(int m, int c, int) const { return a[m][c]; }
+};
+template <class M, class T, int A, int C>
+struct operand<M, T, A, C, false> {
+  tile<T, C * 16> t;
+
+  SIMT_DEVICE void load(tile<T, C * 16> from, int) { t = from; }
+  SIMT_DEVICE frag_a<M, T> get(int m, int c, int row) const {
+    return simt::load_a<M>(t, row + m * 16, c * 16);
+  }
 };
 
 }  // namespace warploom::attention::gpu

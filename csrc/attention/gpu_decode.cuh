@@ -71,22 +71,21 @@ struct decode_kernel {
                         good ? length : 0, a.capacity, a.pages};
 
     const int first_row = row_tile * Cfg::rows;
-    const query_rows rows{a.mask, first_row, group * a.s - first_row, a.s, map.length};
+    const query_rows<true> rows{a.mask, first_row, group * a.s - first_row, a.s, map.length};
     const span seen = good ? rows.any_keys(Cfg::rows) : span{0, 0};
     const int first = seen.begin / Cfg::keys, last = simt::ceil_div(seen.end, Cfg::keys);
     const int share = simt::ceil_div(last - first, a.splits);
     const int from = simt::min(first + split * share, last);
     const int to = simt::min(from + share, last);
 
-    const auto head_of = [&](int r) { return kv_head * group + (first_row + r) / a.s; };
-    const auto position_of = [&](int r) { return (first_row + r) % a.s; };
+    const auto head_of = [&](int r) { return kv_head * group + rows.head(r); };
     simt::arena smem;
     typename Cfg::state state;
     forward(
         state, smem, rows, a.f, a.d, a.dv, a.vector, from, to,
         [&](int r) {
           if (!rows.inside(r)) return maybe_row<T>{a.q.data, false};
-          return maybe_row<T>{a.q.at(n, position_of(r), head_of(r)), true};
+          return maybe_row<T>{a.q.at(n, rows.position(r), head_of(r)), true};
         },
         [&](int j) { return map.at(a.k, kv_head, j, good); },
         [&](int j) { return map.at(a.v, kv_head, j, good); });
@@ -97,7 +96,7 @@ struct decode_kernel {
     }
     const bool all_good = simt::sync_block_all(good);
     const auto index_of = [&](int r) {
-      return (int64_t{n} * a.h + head_of(r)) * a.s + position_of(r);
+      return (int64_t{n} * a.h + head_of(r)) * a.s + rows.position(r);
     };
     const int64_t part = int64_t{split} * a.b * a.h * a.s;
     finish(
@@ -111,7 +110,7 @@ struct decode_kernel {
             if (!all_good) values[i] = quiet_nan();
           }
           if (a.splits == 1) {
-            store_run<T>(a.o.at(n, position_of(r), head_of(r)), c, values, a.dv, a.vector);
+            store_run<T>(a.o.at(n, rows.position(r), head_of(r)), c, values, a.dv, a.vector);
           } else {
             store_run<float>(a.parts + (part + index_of(r)) * a.dv, c, values, a.dv, a.vector);
           }

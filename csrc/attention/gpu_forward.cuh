@@ -46,36 +46,34 @@ struct forward_config {
   using state = softmax_state<forward_config>;
 };
 
-// The block's query rows. Rows pack the heads of a group: row r is position (first + r) % s of head
-// (first + r) / s; in prefill a group is one head.
+// The block's query rows. Where rows are packed, they go through the heads of a group: row r is
+// position (first + r) % s of head (first + r) / s. Else a group is one head.
+template <bool Packed>
 struct query_rows {
   const wl_mask& mask;
   int32_t first, count, s, sk;  // count: rows that exist from `first` on
 
-  SIMT_DEVICE Visible visible() const { return Visible::of(mask, s, sk); }
-  SIMT_DEVICE int position(int r) const { return s > first + r ? first + r : (first + r) % s; }
+  SIMT_DEVICE visible32 visible() const { return visible32::of(mask, s, sk); }
+  SIMT_DEVICE int position(int r) const { return Packed ? (first + r) % s : first + r; }
+  SIMT_DEVICE int head(int r) const { return Packed ? (first + r) / s : 0; }
   SIMT_DEVICE bool inside(int r) const { return r < count; }
-  SIMT_DEVICE span keys(int r, int64_t origin) const {
-    return inside(r) ? relative(visible().keys(position(r)), origin) : span{0, 0};
+  SIMT_DEVICE span keys(int r, int origin) const {
+    return relative(visible().keys(position(r)), origin);
   }
   // Positions [begin, end) of the rows [0, rows): all of them where the tile spans heads.
-  SIMT_DEVICE Range positions(int rows) const {
-    const int last = first + simt::min(rows, count) - 1;
-    if (first / s != last / s) return {0, s};
-    return {first % s, last % s + 1};
+  SIMT_DEVICE span positions(int rows) const {
+    const int last = simt::min(rows, count) - 1;
+    if (head(0) != head(last)) return {0, s};
+    return {position(0), position(last) + 1};
   }
-  // Keys that at least one of the rows sees, in 32 bits: empty is {0, 0}.
+  // Keys that at least one of the rows sees, and keys that all of them see.
   SIMT_DEVICE span any_keys(int rows) const {
-    const Range at = positions(rows);
-    return clamped(visible().any_keys(at.begin, at.end));
+    const span at = positions(rows);
+    return whole(visible().any_keys(at.begin, at.end));
   }
-  // Keys that all of them see.
   SIMT_DEVICE span all_keys(int rows) const {
-    const Range at = positions(rows);
-    return clamped(visible().all_keys(at.begin, at.end));
-  }
-  SIMT_DEVICE static span clamped(Range r) {
-    return r.begin < r.end ? span{int(r.begin), int(r.end)} : span{0, 0};
+    const span at = positions(rows);
+    return whole(visible().all_keys(at.begin, at.end));
   }
 };
 
@@ -143,36 +141,10 @@ struct softmax_state {
   }
 };
 
-// Q as A operands: kept in registers, or loaded again for each tile.
-template <class Cfg, bool Registers = Cfg::tiles.q_in_registers>
-struct query_fragments {
-  using M = typename Cfg::M;
-  using T = typename Cfg::T;
-  frag_a<M, T> a[Cfg::A][Cfg::C];
-  SIMT_DEVICE void load(tile<T, Cfg::D> q, int row) {
-    SIMT_UNROLL
-    for (int m = 0; m < Cfg::A; ++m) {
-      SIMT_UNROLL
-      for (int c = 0; c < Cfg::C; ++c) a[m][c] = simt::load_a<M>(q, row + m * 16, c * 16);
-    }
-  }
-  SIMT_DEVICE frag_a<M, T> get(int m, int c, int) const { return a[m][c]; }
-};
-template <class Cfg>
-struct query_fragments<Cfg, false> {
-  using M = typename Cfg::M;
-  using T = typename Cfg::T;
-  tile<T, Cfg::D> q;
-  SIMT_DEVICE void load(tile<T, Cfg::D> from, int) { q = from; }
-  SIMT_DEVICE frag_a<M, T> get(int m, int c, int row) const {
-    return simt::load_a<M>(q, row + m * 16, c * 16);
-  }
-};
-
 // Runs the loop over the key tiles [first, last). `query(r)`, `key(j)` and `value(j)` give rows to
 // load. What is left in the state are this warp's sums.
-template <class Cfg, class Query, class Key, class Value>
-SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const query_rows& rows,
+template <class Cfg, class Rows, class Query, class Key, class Value>
+SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const Rows& rows,
                          const formula& f, int d, int dv, bool vector, int first, int last,
                          Query query, Key key, Value value) {
   using M = typename Cfg::M;
@@ -196,7 +168,7 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const que
   };
 
   fill<Cfg::rows, Cfg::threads>(q_tile, query, d, vector);
-  query_fragments<Cfg> q;
+  operand<M, T, Cfg::A, Cfg::C, Cfg::tiles.q_in_registers> q;
   simt::sync_block();
   q.load(q_tile, warp_row);
   if constexpr (Cfg::tiles.q_in_registers) simt::sync_block();
@@ -293,10 +265,8 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const que
 
     if (!finite) {
       fill_codes<Cfg::keys, Cfg::threads>(v_tile, value_row(t), dv, vector);
-      add_effects<M, T, Cfg::N>(state.o, v_tile, warp_key, 0, [&](int m, int n, int e) {
-        const auto at = M::c(lane, e);
-        return rows.keys(warp_row + m * 16 + at.row, origin + warp_key).has(n * 16 + at.col);
-      });
+      add_effects<M, T, Cfg::N>(state.o, v_tile, warp_key, 0,
+                                [&](int r) { return rows.keys(warp_row + r, origin + warp_key); });
     }
   }
 }

@@ -67,21 +67,27 @@ SIMT_DEVICE void fill_codes(tile<T, Cols> to, Row row, int width, bool vector) {
   simt::sync_block();
 }
 
-// sum(row, col) += effect(sum over k of visible(row, k) * codes(first + k, col)), k in 16 * K rows.
-// Rare, so its loops stay loops.
+// sum(row, col) += effect(sum over k seen by the row of codes(first + k, col)), k in 16 * K rows.
+// `seen(row)` is the span of k. Rare, so its loops stay loops where registers let them.
 template <class M, class T, int K, int A, int N, int Cols, class Seen>
 SIMT_DEVICE void add_effects(frag_c<M> (&sum)[A][N], tile<T, Cols> codes, int first, int first_col,
                              Seen seen) {
+  const int lane = simt::lane<M>();
   SIMT_UNROLL
   for (int m = 0; m < A; ++m) {
+    span spans[M::row_slots];
+    SIMT_UNROLL
+    for (int i = 0; i < M::row_slots; ++i) spans[i] = seen(m * 16 + M::slot_row(lane, i));
     SIMT_UNROLL
     for (int n = 0; n < N; ++n) {
       frag_c<M> counts = frag_c<M>::zero();
       SIMT_NO_UNROLL
-      for (int k = simt::opaque(0); k < K; ++k) {
+      for (int k = 0; k < K; ++k) {
         frag_c<M> visible;
         SIMT_UNROLL
-        for (int e = 0; e < M::elements; ++e) visible.e[e] = seen(m, k, e) ? 1.0f : 0.0f;
+        for (int e = 0; e < M::elements; ++e) {
+          visible.e[e] = spans[M::row_slot(e)].has(k * 16 + M::c(lane, e).col) ? 1.0f : 0.0f;
+        }
         simt::mma(counts, simt::to_a<T>(visible),
                   simt::load_b_row<M>(codes, first + k * 16, first_col + n * 16));
       }

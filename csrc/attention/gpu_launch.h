@@ -103,9 +103,9 @@ class Launcher {
     return simt::make_global(reinterpret_cast<T*>(at), count, simt::memory::unwritten);
   }
 
-  // A size that kernels hold in 32 bits.
+  // A size that kernels hold in 32 bits: sums of a few of them must still fit.
   int32_t narrow(const char* name, int64_t size) {
-    constexpr int32_t most = 0x7fffff00;  // and a tile more still fits
+    constexpr int32_t most = 1 << 29;
     if (size <= most) return int32_t(size);
     stop(fail(WL_INVALID, "%s is %lld: GPU kernels take at most %d", name, (long long)size, most));
     return 0;

@@ -32,8 +32,8 @@ struct plain_state {
   float largest, sum;
 };
 
-template <class Cfg, class Query, class Key, class Value>
-SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const query_rows& rows,
+template <class Cfg, class Rows, class Query, class Key, class Value>
+SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows& rows,
                          const formula& f, int d, int dv, bool vector, int first, int last,
                          Query query, Key key, Value value) {
   using tile_type = tile<float, Cfg::D>;

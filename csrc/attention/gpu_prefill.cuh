@@ -39,7 +39,7 @@ struct prefill_kernel {
     const int first_row = row_tile * Cfg::rows;
     if (first_row >= seq.sq) return;
 
-    const query_rows rows{p.mask, first_row, seq.sq - first_row, seq.sq, seq.sk};
+    const query_rows<false> rows{p.mask, first_row, seq.sq - first_row, seq.sq, seq.sk};
     const span seen = rows.any_keys(Cfg::rows);
     const int first = seen.begin / Cfg::keys, last = simt::ceil_div(seen.end, Cfg::keys);
 

@@ -14,45 +14,56 @@
 
 namespace warploom::attention {
 
-struct Range {
-  int64_t begin, end;  // empty when begin >= end
+template <class Int>
+struct BasicRange {
+  Int begin, end;  // empty when begin >= end
 };
 
-// The keys that one sequence's query rows see. Built from the mask and that sequence's lengths.
-struct Visible {
-  int64_t sq, sk;
-  int64_t before, after;  // keys before and after the diagonal; sk when unlimited
+// The keys that one sequence's query rows see. Built from the mask and that sequence's lengths; in
+// 32 bits the lengths must be at most 2^29.
+template <class Int>
+struct BasicVisible {
+  using Range = BasicRange<Int>;
+  Int sq, sk;
+  Int before, after;  // keys before and after the diagonal; sq + sk when unlimited
 
-  WL_HOST_DEVICE static Visible of(const wl_mask& mask, int64_t sq, int64_t sk) {
+  WL_HOST_DEVICE static BasicVisible of(const wl_mask& mask, Int sq, Int sk) {
     const bool window = mask.kind == WL_MASK_WINDOW;
-    return {sq, sk, window && mask.left >= 0 && mask.left < sk + sq ? mask.left : sk + sq,
-            window && mask.right >= 0 && mask.right < sk + sq ? mask.right : sk + sq};
+    const Int all = sk + sq;
+    return {sq, sk, window && mask.left >= 0 && mask.left < all ? Int(mask.left) : all,
+            window && mask.right >= 0 && mask.right < all ? Int(mask.right) : all};
   }
 
   // Keys that query row i sees.
-  WL_HOST_DEVICE Range keys(int64_t i) const {
-    const int64_t diagonal = i + sk - sq;
-    const int64_t begin = diagonal - before, end = diagonal + after + 1;
+  WL_HOST_DEVICE Range keys(Int i) const {
+    const Int diagonal = i + sk - sq;
+    const Int begin = diagonal - before, end = diagonal + after + 1;
     return {begin > 0 ? begin : 0, end < sk ? end : sk};
   }
 
   // Keys that at least one of the rows [first, last) sees, and keys that all of them see.
-  WL_HOST_DEVICE Range any_keys(int64_t first, int64_t last) const {
+  WL_HOST_DEVICE Range any_keys(Int first, Int last) const {
     return {keys(first).begin, keys(last - 1).end};
   }
-  WL_HOST_DEVICE Range all_keys(int64_t first, int64_t last) const {
+  WL_HOST_DEVICE Range all_keys(Int first, Int last) const {
     return {keys(last - 1).begin, keys(first).end};
   }
 
   // Query rows that see key j.
-  WL_HOST_DEVICE Range rows(int64_t j) const {
-    const int64_t diagonal = j + sq - sk;
-    const int64_t begin = diagonal - after, end = diagonal + before + 1;
+  WL_HOST_DEVICE Range rows(Int j) const {
+    const Int diagonal = j + sq - sk;
+    const Int begin = diagonal - after, end = diagonal + before + 1;
     return {begin > 0 ? begin : 0, end < sq ? end : sq};
   }
-  WL_HOST_DEVICE Range any_rows(int64_t first, int64_t last) const {
+  WL_HOST_DEVICE Range any_rows(Int first, Int last) const {
     return {rows(first).begin, rows(last - 1).end};
   }
+  WL_HOST_DEVICE Range all_rows(Int first, Int last) const {
+    return {rows(last - 1).begin, rows(first).end};
+  }
 };
+
+using Range = BasicRange<int64_t>;
+using Visible = BasicVisible<int64_t>;
 
 }  // namespace warploom::attention

@@ -306,7 +306,9 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
     }
     const bool as_warp = mine.by == group::warp;
     const bool opposed = conflict(t.kind, now);
-    if (!opposed && t.kind == now && (t.bytes & mask) == mask && stands_for(t, f)) {
+    // A group's act before a barrier is over: this one alone would not be the group's again.
+    if (!opposed && t.kind == now && (t.bytes & mask) == mask && stands_for(t, f) &&
+        !ordered_here(t, f, as_warp)) {
       t.time = mine.time;
       t.place = mine.place;
       merged = true;
