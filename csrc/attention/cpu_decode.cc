@@ -1,58 +1,362 @@
-// Decode from contiguous or paged caches, row by row.
+// Decode from contiguous or paged caches.
+//
+// A piece of work takes the query rows of several kv heads through a range of keys, a block of keys
+// at a time: scores of every head, then their softmax, then the values of every head. All heads of
+// a cache row are used together because they lie side by side: reading one head of row after row
+// skips through memory, which costs almost half of the bandwidth.
 #include <cmath>
 #include <limits>
-#include <vector>
 
 #include "attention/cpu.h"
+#include "attention/cpu_decode_plan.h"
+#include "attention/cpu_decode_tile.h"
 #include "attention/cpu_view.h"
+#include "base/scratch.h"
+#include "base/vec_math.h"
 
 namespace warploom::attention {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+float largest_lane(Floats x) {
+  float lanes[kLanes];
+  store(lanes, x);
+  float largest = lanes[0];
+  for (int n = 1; n < kLanes; ++n) largest = lanes[n] > largest ? lanes[n] : largest;
+  return largest;
+}
+
+float lane_sum(const float* lanes) {
+  float sum = 0;
+  for (int n = 0; n < kLanes; ++n) sum += lanes[n];
+  return sum;
+}
+
+float exp2_of(float x) { return exp2(broadcast(x))[0]; }
+
+// What the query rows of a piece have seen so far. Row r of head n is row n * rows + r.
+template <class T>
+struct Rows {
+  QueryWord<T>* q;  // [heads * rows, q_row]
+  float* o;         // [heads * rows, o_row]: sums of weight * value
+  float* maximum;   // of log2(e) * score
+  float* sum;       // [heads * rows, kLanes]: of weights, to be summed across
+  float* rescale;   // what the newest block asks of earlier sums
+  float* p;         // [heads * rows, kBlockKeys]: scores, then weights, of the newest block
+  Range* visible;   // [rows]: keys that a row sees
+};
+
+// Where the keys and values of a block lie, for the first head of a piece. Beyond the last key `k`
+// repeats it, so that tiles of scores may be full; what they give is hidden.
+template <class T>
+struct Block {
+  int64_t begin = 0, keys = 0;
+  const T* k[kBlockKeys];
+  const T* v[kBlockKeys];
+};
+
+template <class T>
+class Decode {
+ public:
+  explicit Decode(const wl_attention_decode_params& params)
+      : p(params),
+        group_(p.h / p.hk),
+        q_row_(round_up(p.d, kQueryStep<T>) / (kQueryStep<T> / kLanes)),
+        o_row_(round_up(p.dv, kLanes)),
+        plan_(plan_decode(p, sizeof(T), kBlockKeys, (q_row_ + o_row_) * sizeof(float),
+                          partial_row() * sizeof(float))) {}
+
+  wl_status run(int threads) {
+    Parts count(nullptr);
+    take_rows(count);
+    const size_t per_thread = count.used();
+    const size_t bytes = threads * per_thread + plan_.partials * partial_row() * sizeof(float);
+    char* scratch = thread_scratch(bytes);
+    if (!scratch) return fail(WL_MEMORY, "no memory for %zu bytes of scratch", bytes);
+    partials_ = reinterpret_cast<float*>(scratch + threads * per_thread);
+    std::vector<int64_t> group_of(plan_.pieces.size());
+    for (size_t g = 0; g < plan_.groups.size(); ++g) {
+      const DecodeGroup& group = plan_.groups[g];
+      for (int64_t i = 0; i < group.pieces; ++i) group_of[group.first_piece + i] = int64_t(g);
+    }
+    parallel_for(threads, int64_t(plan_.pieces.size()), [&](int64_t index, int thread) {
+      Parts parts(scratch + thread * per_thread);
+      const Rows<T> rows = take_rows(parts);
+      const DecodePiece& piece = plan_.pieces[index];
+      const DecodeGroup& group = plan_.groups[group_of[index]];
+      attend(piece, rows);
+      if (group.pieces == 1) {
+        finish(piece, rows);
+      } else {
+        keep(piece, rows, group.partial + (index - group.first_piece) * piece.heads * piece.rows);
+      }
+    });
+    if (plan_.partials == 0) return WL_OK;
+    parallel_for(threads, int64_t(plan_.groups.size()) * p.hk, [&](int64_t index, int) {
+      const DecodeGroup& group = plan_.groups[index / p.hk];
+      const int64_t head = index % p.hk;
+      if (group.pieces > 1 && head < plan_.pieces[group.first_piece].heads) merge(group, head);
+    });
+    return WL_OK;
+  }
+
+ private:
+  int64_t partial_row() const { return o_row_ + 16; }  // sums, maximum, sum; whole cache lines
+
+  Rows<T> take_rows(Parts& parts) const {
+    const int64_t n = plan_.most_rows;
+    return {parts.take<QueryWord<T>>(n * q_row_),
+            parts.take<float>(n * o_row_),
+            parts.take<float>(n),
+            parts.take<float>(n * kLanes),
+            parts.take<float>(n),
+            parts.take<float>(n * kBlockKeys),
+            parts.take<Range>(kPieceRows)};
+  }
+
+  void load_rows(const DecodePiece& piece, const Rows<T>& rows) const {
+    const Visible visible = Visible::of(p.mask, p.s, p.lengths[piece.sequence]);
+    for (int64_t r = 0; r < piece.rows; ++r) {
+      rows.visible[r] = visible.keys((piece.row + r) / group_);
+    }
+    const int64_t n = piece.heads * piece.rows;
+    std::memset(rows.q, 0, n * q_row_ * sizeof *rows.q);
+    std::memset(rows.o, 0, n * o_row_ * sizeof *rows.o);
+    std::memset(rows.sum, 0, n * kLanes * sizeof *rows.sum);
+    std::fill(rows.maximum, rows.maximum + n, -kInfinity);
+    for (int64_t at = 0; at < n; ++at) {
+      const int64_t head = piece.head + at / piece.rows, r = piece.row + at % piece.rows;
+      const T* q = row<const T>(p.q, piece.sequence, r / group_, head * group_ + r % group_);
+      if constexpr (kPairs<T>) {
+        std::memcpy(rows.q + at * q_row_, q, p.d * sizeof(T));
+      } else {
+        for (int64_t c = 0; c < p.d; ++c) rows.q[at * q_row_ + c] = to_float(q[c]);
+      }
+    }
+  }
+
+  void locate(const DecodePiece& piece, int64_t begin, Block<T>& block) const {
+    block.begin = begin;
+    block.keys = std::clamp<int64_t>(piece.keys.end - begin, 0, kBlockKeys);
+    for (int64_t j = 0; j < block.keys; ++j) {
+      int64_t at = piece.sequence, position = begin + j;
+      if (p.page_table) {
+        at = p.page_table[piece.sequence * p.page_table_stride + position / p.capacity];
+        position %= p.capacity;
+      }
+      block.k[j] = row<const T>(p.k_cache, at, position, piece.head);
+      block.v[j] = row<const T>(p.v_cache, at, position, piece.head);
+    }
+    for (int64_t j = block.keys; 0 < j && j < kBlockKeys; ++j) block.k[j] = block.k[j - 1];
+  }
+
+  // Part `head` of `heads` of asking for a block's rows, in the order of addresses.
+  static void prefetch(const T* const* rows, int64_t keys, int64_t head, int64_t heads,
+                       const wl_strided& cache, int64_t d) {
+    const auto ask = [&](const T* at) {
+      for (int64_t c = 0; c < d; c += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + c);
+    };
+    if (cache.stride[1] < cache.stride[2]) {
+      for (int64_t j = 0; j < keys; ++j) ask(rows[j] + head * cache.stride[2]);
+      return;
+    }
+    for (int64_t j = keys * head / heads; j < keys * (head + 1) / heads; ++j) {
+      for (int64_t n = 0; n < heads; ++n) ask(rows[j] + n * cache.stride[2]);
+    }
+  }
+
+  void attend(const DecodePiece& piece, const Rows<T>& rows) const {
+    load_rows(piece, rows);
+    Block<T> blocks[2];
+    locate(piece, piece.keys.begin, blocks[0]);
+    for (int64_t begin = piece.keys.begin, i = 0; begin < piece.keys.end;
+         begin += kBlockKeys, ++i) {
+      const Block<T>& block = blocks[i % 2];
+      Block<T>& next = blocks[(i + 1) % 2];
+      locate(piece, begin + kBlockKeys, next);
+      for (int64_t head = 0; head < piece.heads; ++head) {
+        prefetch(block.v, block.keys, head, piece.heads, p.v_cache, p.dv);
+        score(piece, rows, block, head);
+      }
+      for (int64_t at = 0; at < piece.heads * piece.rows; ++at) {
+        weigh(rows, block, at, rows.visible[at % piece.rows]);
+      }
+      for (int64_t head = 0; head < piece.heads; ++head) {
+        prefetch(next.k, next.keys, head, piece.heads, p.k_cache, p.d);
+        accumulate(piece, rows, block, head);
+      }
+    }
+  }
+
+  void score(const DecodePiece& piece, const Rows<T>& rows, const Block<T>& block,
+             int64_t head) const {
+    for (int64_t r = 0; r < piece.rows; r += kDecodeRows) {
+      const int64_t at = head * piece.rows + r;
+      with_rows(piece.rows - r, [&](auto n) {
+        for (int64_t j = 0; j < block.keys; j += kTileKeys<n>) {
+          score_tile<T, n>(rows.q + at * q_row_, q_row_, p.d, block.k + j,
+                           head * p.k_cache.stride[2], rows.p + at * kBlockKeys + j);
+        }
+      });
+    }
+  }
+
+  // Scores of a row become weights under its new maximum.
+  void weigh(const Rows<T>& rows, const Block<T>& block, int64_t at, Range visible) const {
+    const int32_t first = int32_t(std::max<int64_t>(visible.begin - block.begin, 0));
+    const int32_t last = int32_t(std::min(visible.end - block.begin, block.keys));
+    rows.rescale[at] = 1;
+    if (first >= last) return;
+    float* scores = rows.p + at * kBlockKeys;
+    const float inner = p.softcap != 0 ? p.scale / p.softcap : p.scale * kLog2E;
+    Floats largest = broadcast(-kInfinity);
+    for (int32_t j = 0; j < kBlockKeys; j += kLanes) {
+      Floats s = load(scores + j) * broadcast(inner);
+      if (p.softcap != 0) s = tanh(s) * broadcast(p.softcap * kLog2E);
+      const Ints key = kLaneIndex + j;
+      s = (key >= first) & (key < last) ? s : broadcast(-kInfinity);
+      store(scores + j, s);
+      largest = max(s, largest);
+    }
+    const float before = rows.maximum[at], in_block = largest_lane(largest);
+    const float after = in_block > before ? in_block : before;
+    // Nothing may be subtracted from -infinity but a number: 2^(-infinity - 0) is the 0 wanted.
+    const float shift = after == -kInfinity ? 0.0f : after;
+    if (after != before) rows.rescale[at] = exp2_of(before - shift);
+    rows.maximum[at] = after;
+    Floats sum = load(rows.sum + at * kLanes) * broadcast(rows.rescale[at]);
+    for (int32_t j = 0; j < kBlockKeys; j += kLanes) {
+      const Floats weight = exp2(load(scores + j) - broadcast(shift));
+      store(scores + j, weight);
+      sum += weight;
+    }
+    store(rows.sum + at * kLanes, sum);
+  }
+
+  void accumulate(const DecodePiece& piece, const Rows<T>& rows, const Block<T>& block,
+                  int64_t head) const {
+    const auto in_block = [&](int64_t r) -> Range {
+      const Range keys = rows.visible[r];
+      const int64_t begin = std::clamp<int64_t>(keys.begin - block.begin, 0, block.keys);
+      return {begin, std::clamp<int64_t>(keys.end - block.begin, begin, block.keys)};
+    };
+    const int64_t offset = head * p.v_cache.stride[2];
+    for (int64_t r = 0; r < piece.rows; r += kDecodeRows) {
+      const int64_t at = head * piece.rows + r;
+      with_rows(piece.rows - r, [&](auto n) {
+        const auto add = [&](auto count, int64_t i, const float* rescale, Range keys) {
+          value_rows<T, count>(rows.p + (at + i) * kBlockKeys, rescale, block.v, offset, keys,
+                               rows.o + (at + i) * o_row_, o_row_, p.dv);
+        };
+        Range all = {0, block.keys};  // keys that every row of the tile sees
+        for (int64_t i = 0; i < n; ++i) {
+          const Range keys = in_block(r + i);
+          all = {std::max(all.begin, keys.begin), std::min(all.end, keys.end)};
+        }
+        all.end = std::max(all.begin, all.end);
+        add(n, 0, rows.rescale + at, all);
+        // Keys that some rows of the tile do not see may hold anything: each row takes its own.
+        for (int64_t i = 0; i < n; ++i) {
+          constexpr std::integral_constant<int, 1> one;
+          const Range keys = in_block(r + i);
+          if (keys.begin < all.begin) {
+            add(one, i, nullptr, {keys.begin, std::min(all.begin, keys.end)});
+          }
+          if (keys.end > all.end) add(one, i, nullptr, {std::max(all.end, keys.begin), keys.end});
+        }
+      });
+    }
+  }
+
+  void write(int64_t sequence, int64_t kv_head, int64_t r, float maximum, float sum,
+             const float* sums) const {
+    const int64_t i = r / group_, head = kv_head * group_ + r % group_;
+    const Range keys = Visible::of(p.mask, p.s, p.lengths[sequence]).keys(i);
+    const bool empty = keys.begin >= keys.end;
+    const float factor = empty ? 0.0f : 1.0f / sum;
+    T* o = row<T>(p.o, sequence, i, head);
+    int64_t c = 0;
+    for (; c + kLanes <= p.dv; c += kLanes) {
+      store_floats(o + c, load(sums + c) * broadcast(factor));
+    }
+    for (; c < p.dv; ++c) o[c] = from_float<T>(sums[c] * factor);
+    if (p.lse) {
+      p.lse[(sequence * p.h + head) * p.s + i] =
+          empty ? -kInfinity : (maximum + std::log2(sum)) * kLn2;
+    }
+  }
+
+  void finish(const DecodePiece& piece, const Rows<T>& rows) const {
+    for (int64_t at = 0; at < piece.heads * piece.rows; ++at) {
+      write(piece.sequence, piece.head + at / piece.rows, piece.row + at % piece.rows,
+            rows.maximum[at], lane_sum(rows.sum + at * kLanes), rows.o + at * o_row_);
+    }
+  }
+
+  float* partial(int64_t index) const { return partials_ + index * partial_row(); }
+
+  void keep(const DecodePiece& piece, const Rows<T>& rows, int64_t first) const {
+    for (int64_t at = 0; at < piece.heads * piece.rows; ++at) {
+      float* kept = partial(first + at);
+      std::memcpy(kept, rows.o + at * o_row_, o_row_ * sizeof(float));
+      kept[o_row_] = rows.maximum[at];
+      kept[o_row_ + 1] = lane_sum(rows.sum + at * kLanes);
+    }
+  }
+
+  // One kv head of a group: its pieces in the order of their keys.
+  void merge(const DecodeGroup& group, int64_t head) const {
+    const DecodePiece& piece = plan_.pieces[group.first_piece];
+    const int64_t stride = piece.heads * piece.rows;
+    for (int64_t r = 0; r < piece.rows; ++r) {
+      const int64_t first = group.partial + head * piece.rows + r;
+      float maximum = -kInfinity, total = 0;
+      for (int64_t i = 0; i < group.pieces; ++i) {
+        const float other = partial(first + i * stride)[o_row_];
+        maximum = other > maximum ? other : maximum;
+      }
+      const float shift = maximum == -kInfinity ? 0.0f : maximum;
+      float* sums = partial(first);
+      for (int64_t i = 0; i < group.pieces; ++i) {
+        const float* part = partial(first + i * stride);
+        // Equal maxima, infinite ones too, weigh 1.
+        const float weight = part[o_row_] == shift ? 1.0f : exp2_of(part[o_row_] - shift);
+        total += weight * part[o_row_ + 1];
+        for (int64_t c = 0; c < o_row_; c += kLanes) {
+          const Floats scaled = load(part + c) * broadcast(weight);
+          store(sums + c, i == 0 ? scaled : load(sums + c) + scaled);
+        }
+      }
+      write(piece.sequence, piece.head + head, piece.row + r, maximum, total, sums);
+    }
+  }
+
+  static Ints lane_index() {
+    Ints lanes = {};
+    for (int n = 0; n < kLanes; ++n) lanes[n] = n;
+    return lanes;
+  }
+  const Ints kLaneIndex = lane_index();
+
+  const wl_attention_decode_params& p;
+  const int64_t group_;
+  const int64_t q_row_, o_row_;  // words and floats from one row to the next
+  const DecodePlan plan_;
+  float* partials_ = nullptr;
+};
+
+}  // namespace
 
 template <class T>
 wl_status decode(const wl_attention_decode_params& params) {
-  const auto& p = params;
   int threads;
-  WL_RETURN_IF_ERROR(resolve_threads(p.exec.threads, &threads));
-  parallel_for(threads, p.b * p.h, [&](int64_t piece, int) {
-    const int64_t n = piece / p.h, head = piece % p.h, kv_head = head / (p.h / p.hk);
-    const int64_t length = p.lengths[n];
-    const Visible visible = Visible::of(p.mask, p.s, length);
-    std::vector<float> scores(length), sum(p.dv);
-    const auto cached = [&](const wl_strided& cache, int64_t j) {
-      if (!p.page_table) return row<const T>(cache, n, j, kv_head);
-      const int64_t page = p.page_table[n * p.page_table_stride + j / p.capacity];
-      return row<const T>(cache, page, j % p.capacity, kv_head);
-    };
-    for (int64_t i = 0; i < p.s; ++i) {
-      const T* q = row<const T>(p.q, n, i, head);
-      const Range keys = visible.keys(i);
-      float largest = -std::numeric_limits<float>::infinity(), total = 0;
-      for (int64_t j = keys.begin; j < keys.end; ++j) {
-        const T* k = cached(p.k_cache, j);
-        float dot = 0;
-        for (int64_t c = 0; c < p.d; ++c) dot += to_float(q[c]) * to_float(k[c]);
-        dot *= p.scale;
-        if (p.softcap != 0) dot = p.softcap * std::tanh(dot / p.softcap);
-        scores[j] = dot;
-        largest = dot > largest || std::isnan(dot) ? dot : largest;
-      }
-      std::fill(sum.begin(), sum.end(), 0.0f);
-      for (int64_t j = keys.begin; j < keys.end; ++j) {
-        const T* v = cached(p.v_cache, j);
-        const float weight = std::exp(scores[j] - largest);
-        total += weight;
-        for (int64_t c = 0; c < p.dv; ++c) sum[c] += weight * to_float(v[c]);
-      }
-      const bool empty = keys.begin >= keys.end;
-      T* o = row<T>(p.o, n, i, head);
-      for (int64_t c = 0; c < p.dv; ++c) o[c] = from_float<T>(empty ? 0.0f : sum[c] / total);
-      if (p.lse) {
-        p.lse[(n * p.h + head) * p.s + i] =
-            empty ? -std::numeric_limits<float>::infinity() : largest + std::log(total);
-      }
-    }
-  });
-  return WL_OK;
+  WL_RETURN_IF_ERROR(resolve_threads(params.exec.threads, &threads));
+  if (params.b * params.s * params.h == 0) return WL_OK;
+  return Decode<T>(params).run(threads);
 }
 
 }  // namespace warploom::attention
