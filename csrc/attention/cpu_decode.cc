@@ -323,8 +323,7 @@ class Decode {
       float* sums = partial(first);
       for (int64_t i = 0; i < group.pieces; ++i) {
         const float* part = partial(first + i * stride);
-        // Equal maxima, infinite ones too, weigh 1.
-        const float weight = part[o_row_] == shift ? 1.0f : exp2_of(part[o_row_] - shift);
+        const float weight = exp2_of(part[o_row_] - shift);
         total += weight * part[o_row_ + 1];
         for (int64_t c = 0; c < o_row_; c += kLanes) {
           const Floats scaled = load(part + c) * broadcast(weight);
