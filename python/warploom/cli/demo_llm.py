@@ -159,16 +159,20 @@ def _score_and_decode(
         outcome.peak_bytes = _peak_memory()
     if first:
         outcome.generated = torch.cat(generated, 1)
-        outcome.nll, outcome.predicted = _score(model.lm_head, hidden[0], ids[0])
+        outcome.nll, outcome.predicted = _score(model.lm_head.weight, hidden[0], ids[0])
 
 
 def _score(
-    head: torch.nn.Module, hidden: torch.Tensor, ids: torch.Tensor
+    head: torch.Tensor, hidden: torch.Tensor, ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of each next token, and the likeliest one."""
+    """Negative log-likelihood of each next token, and the likeliest one.
+
+    Logits in float32: rounded to bfloat16, many of the likeliest would tie.
+    """
     nll, predicted = [], []
+    head = head.float()
     for rows, wanted in zip(hidden[:-1].split(_HEAD_ROWS), ids[1:].split(_HEAD_ROWS), strict=True):
-        logits = head(rows).float()
+        logits = rows.float() @ head.T
         nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none").double())
         predicted.append(logits.argmax(-1))
     return torch.cat(nll), torch.cat(predicted)
