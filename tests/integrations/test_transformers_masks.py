@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("transformers", minversion="4.56")
+pytest.importorskip("transformers", minversion="5")
 masking = pytest.importorskip("transformers.masking_utils")
 
 from warploom.integrations.transformers_masks import MaskPlan, plan_mask  # noqa: E402

@@ -20,9 +20,9 @@ _NEEDED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=("llm",))
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens to score (default 4096)")
+    parser.add_argument("--tokens", type=int, default=3072, help="tokens to score (default 3072)")
     parser.add_argument(
-        "--new-tokens", type=int, default=48, help="tokens to generate after them (default 48)"
+        "--new-tokens", type=int, default=24, help="tokens to generate after them (default 24)"
     )
     parser.add_argument(
         "--dtype",
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of both runs; auto: bfloat16 where the processor multiplies it, else float32",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="timed runs of each (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="timed runs of each (default 2)")
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), help="folder of llm.json and llm.png"
     )
