@@ -42,7 +42,11 @@ namespace pack_detail {
 
 template <class Word>
 inline void store_words(Word* to, Words x, int64_t count) {
-  std::memcpy(to, &x, count < kLanes ? count * sizeof(Word) : sizeof x);
+  if (count >= kLanes) {
+    std::memcpy(to, &x, sizeof x);  // of constant size: one store
+  } else {
+    std::memcpy(to, &x, count * sizeof(Word));
+  }
 }
 
 // `from`, or a copy in `buffer` with zeros behind, if fewer elements than a vector may be read.

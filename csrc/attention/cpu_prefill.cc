@@ -49,7 +49,9 @@ class Prefill {
     for (int64_t first = all.begin; first < all.end; first += step) {
       const Range keys{first, std::min(first + step, all.end)};
       const int64_t holes = load_keys(block, keys, buffers);
+      const Range next{keys.end, std::min(keys.end + step, all.end)};
       for (int64_t i = 0; i < strips; ++i) {
+        prefetch_keys(block, next, i, strips);
         const Strip strip = strip_of(block, i);
         if (strip.rows > kLanes) {
           attend<2>(block, strip, keys, holes, buffers);
@@ -148,6 +150,23 @@ class Prefill {
       clear_depth_row(j, p_.dv, buffers.v);
     }
     return holes;
+  }
+
+  // Asks for one strip's share of the next block's keys and values. Packing waits for memory
+  // otherwise: rows are short, and far apart.
+  void prefetch_keys(const Block& block, Range keys, int64_t strip, int64_t strips) const {
+    const int64_t count = std::max<int64_t>(keys.end - keys.begin, 0);
+    const int64_t first = block.sequence.first_k + keys.begin;
+    for (int64_t j = first + count * strip / strips; j < first + count * (strip + 1) / strips;
+         ++j) {
+      prefetch(row<const T>(params_.k, block.sequence.batch, j, block.kv_head), p_.d * sizeof(T));
+      prefetch(row<const T>(params_.v, block.sequence.batch, j, block.kv_head), p_.dv * sizeof(T));
+    }
+  }
+
+  static void prefetch(const void* from, int64_t bytes) {
+    const char* at = static_cast<const char*>(from);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);  // into L2
   }
 
   template <int vectors>

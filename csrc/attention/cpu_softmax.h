@@ -73,7 +73,8 @@ void update_softmax(float* s, int64_t keys, float factor, RunningSoftmax& runnin
     const Floats scale = exp2(before - shift[n]);
     store(running.maximum + n * kLanes, after);
     store(rescale + n * kLanes, scale);
-    sum[n] = load(running.sum + n * kLanes) * scale;
+    store(running.sum + n * kLanes, load(running.sum + n * kLanes) * scale);
+    sum[n] = broadcast(0.0f);
   }
   const auto weight = [&](int64_t j, int n) {
     const Floats score = load(s + j * kStrip + n * kLanes);
@@ -101,7 +102,9 @@ void update_softmax(float* s, int64_t keys, float factor, RunningSoftmax& runnin
       store(p + j * kStrip + n * kLanes, last);
     }
   }
-  for (int n = 0; n < vectors; ++n) store(running.sum + n * kLanes, sum[n]);
+  for (int n = 0; n < vectors; ++n) {
+    store(running.sum + n * kLanes, load(running.sum + n * kLanes) + sum[n]);
+  }
 }
 
 }  // namespace warploom::attention
