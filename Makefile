@@ -23,7 +23,7 @@ pip := $(bin)/python -m pip --disable-pip-version-check -qq
 sources := $(shell git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.inl' 2>/dev/null)
 python_sources := python tests perf
 
-.PHONY: demo test build lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
+.PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 
@@ -66,22 +66,23 @@ $(VENV)/.lint: pyproject.toml $(VENV)/.torch
 	@$(call install,lint)
 	@touch $@
 
-# One preset's build, installed beside the Python sources in place of any earlier one.
-build: $(VENV)/.tools
+# One preset's build, installed beside the Python sources in place of any earlier one; runtime is
+# its part that users need: no emulator, no test programs.
+build runtime: $(VENV)/.tools
 	@$(path) cmake --preset $(PRESET) -DWARPLOOM_WERROR=$(WERROR) \
 	  -DPython_EXECUTABLE="$(abspath $(bin))/python" \
 	  -Dpybind11_DIR="$$($(bin)/python -m pybind11 --cmakedir)"
-	@$(path) cmake --build --preset $(PRESET) --parallel $(JOBS)
+	@$(path) cmake --build --preset $(PRESET) --parallel $(JOBS) $(if $(filter runtime,$@),--target warploom_runtime)
 	@rm -rf python/warploom/lib python/warploom/include python/warploom/_core*.so
-	@cmake --install build/$(PRESET) --prefix python/warploom > /dev/null
+	@cmake --install build/$(PRESET) --prefix python/warploom $(if $(filter runtime,$@),--component runtime) > /dev/null
 
-demo: build $(VENV)/.demo
+demo: runtime $(VENV)/.demo
 	$(bin)/python -m warploom demo llm
 
 test: build $(VENV)/.test
 	$(pytest) $(PYTEST_FLAGS)
 
-perf: build $(VENV)/.test
+perf: runtime $(VENV)/.test
 	$(bin)/python -m warploom perf attention
 
 # The GPU's own backend (PRESET=hip for AMD); layout probes come first, and a failed one stops all.
@@ -93,8 +94,8 @@ perf-gpu: PRESET = cuda
 perf-gpu: build $(VENV)/.test
 	$(bin)/python -m warploom perf attention --device cuda
 
-# The kernel language, the C++ programs and the tests marked so, against sanitized libraries. Leaks
-# are not looked for: a kernel that the emulator stops is never unwound. The core and Python stay as
+# The kernel language, the C++ programs and some kernels of every loop, against sanitized libraries.
+# Leaks are not looked for: a kernel that the emulator stops is never unwound. The core and Python stay as
 # they are, with the sanitizers' runtime loaded first.
 test-sanitized: build $(VENV)/.test
 	@$(path) cmake --preset asan -DWARPLOOM_WERROR=$(WERROR)
@@ -103,7 +104,8 @@ test-sanitized: build $(VENV)/.test
 	  tests/simt tests/test_programs.py $(PYTEST_FLAGS)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 WARPLOOM_LIBRARY_PATH="$(CURDIR)/build/asan/lib" \
-	  $(bin)/python -m pytest tests/attention -m sanitize $(PYTEST_FLAGS)
+	  $(bin)/python -m pytest tests/attention/test_gpu_emulated.py \
+	  -k "bf16_d64 or f32 or merge_bf16 or page_write_bf16" $(PYTEST_FLAGS)
 
 # Compiles every kernel; spilled registers at head dims up to 128 fail the build.
 check-cuda check-hip: check-%: $(VENV)/.tools

@@ -19,6 +19,10 @@ function(warploom_cpu_tests name)
   endforeach()
 endfunction()
 
+# What users need, apart from GPU libraries: the install component `runtime`.
+add_custom_target(warploom_runtime)
+add_dependencies(warploom_runtime warploom)
+
 function(warploom_cpu_target name)
   if(WARPLOOM_BUILD_TESTS)
     warploom_cpu_tests(${name} ${ARGN})
@@ -28,6 +32,7 @@ function(warploom_cpu_target name)
   target_compile_definitions(${library} PRIVATE WL_TARGET=${name} WL_TARGET_${name}=1)
   target_compile_options(${library} PRIVATE ${ARGN} ${cpu_flags})
   target_link_libraries(${library} PRIVATE OpenMP::OpenMP_CXX)
+  add_dependencies(warploom_runtime ${library})
 endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

@@ -36,12 +36,17 @@ function(warploom_seal target)
                                              INSTALL_RPATH "$ORIGIN")
 endfunction()
 
-# A library of kernels that the core opens at run time.
+# A library of kernels that the core opens at run time. The emulator, which only tests need, is an
+# install component of its own.
 function(warploom_backend target)
+  set(component runtime)
+  if(target STREQUAL "warploom_emulator")
+    set(component emulator)
+  endif()
   add_library(${target} SHARED ${ARGN})
   target_link_libraries(${target} PRIVATE warploom warploom_options)
   warploom_seal(${target})
-  install(TARGETS ${target} LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER})
+  install(TARGETS ${target} LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER} COMPONENT ${component})
 endfunction()
 
 # Sets `found` to ON or OFF for a backend switched auto|on|off whose compiler is `compiler`.

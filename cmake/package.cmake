@@ -5,15 +5,19 @@ set(folder ${WARPLOOM_LIBRARY_FOLDER}/cmake/warploom)
 
 if(SKBUILD)
   install(TARGETS warploom EXPORT warploom LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER}
-                                                   NAMELINK_SKIP)
+                                                   COMPONENT runtime NAMELINK_SKIP)
 else()
-  install(TARGETS warploom EXPORT warploom LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER})
+  install(TARGETS warploom EXPORT warploom LIBRARY DESTINATION ${WARPLOOM_LIBRARY_FOLDER}
+                                                   COMPONENT runtime)
 endif()
-install(DIRECTORY include/warploom DESTINATION include FILES_MATCHING PATTERN "*.h")
-install(EXPORT warploom NAMESPACE warploom:: FILE warploomConfig.cmake DESTINATION ${folder})
+install(DIRECTORY include/warploom DESTINATION include COMPONENT runtime FILES_MATCHING
+        PATTERN "*.h")
+install(EXPORT warploom NAMESPACE warploom:: FILE warploomConfig.cmake DESTINATION ${folder}
+        COMPONENT runtime)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/warploomConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
-install(FILES ${PROJECT_BINARY_DIR}/warploomConfigVersion.cmake DESTINATION ${folder})
+install(FILES ${PROJECT_BINARY_DIR}/warploomConfigVersion.cmake DESTINATION ${folder}
+        COMPONENT runtime)
 
 # What the GPU libraries beside the core were built with, for `warploom doctor`.
 set(cuda_compiler "")

@@ -62,7 +62,7 @@ def test_the_package_works_without_torch(installed: Path) -> None:
     report = json.loads(succeed(installed / "bin/warploom", "doctor", "--json", cwd=installed))
     assert report["version"] == warploom.__version__
     assert report["packages"]["torch"]["state"] == "absent"
-    assert report["backends"]["emulator"]["state"] == "ready"
+    assert report["backends"]["emulator"]["state"] == "absent"
     assert report["problems"] == []
     call = "import numpy, warploom as wl; x = numpy.zeros((1, 2, 1, 8)); wl.attention(x, x, x)"
     refused = run(installed / "bin/python", "-c", call, cwd=installed)
