@@ -15,7 +15,7 @@ foreach(kind STANDARD EXTENSION)
     set(CMAKE_CUDA20_${kind}_COMPILE_OPTION -std=c++20)
   endif()
 endforeach()
-set(cuda_flags --expt-relaxed-constexpr -Xptxas=--warn-on-spills -Xcompiler=-Wall,-Wextra)
+set(cuda_flags --expt-relaxed-constexpr -Xptxas=--warn-on-spills -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas)
 
 set(cuda_targets "")
 foreach(architecture IN LISTS WARPLOOM_CUDA_ARCHITECTURES)

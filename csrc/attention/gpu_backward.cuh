@@ -56,63 +56,72 @@ SIMT_DEVICE void statistics_of(const backward_params<T>& a, int64_t at, bool ins
   delta = inside ? simt::load(a.delta, at) : 0.0f;
 }
 
+// Rows of one head of one sequence: the first, the distance to the next, how many there are.
+template <class T>
+struct row_list {
+  global<const T> first;
+  int64_t step;
+  int32_t count;
+
+  SIMT_DEVICE static row_list of(const view<const T>& x, const sequence& seq, int64_t at, int head,
+                                 int count) {
+    return {x.at(seq.batch, at, head), x.row, count};
+  }
+  SIMT_DEVICE maybe_row<T> at(int i) const { return {first + i * step, i < count}; }
+};
+
+// A block's keys and values, and the query rows of their group.
 template <class Cfg>
 struct key_side {
   using T = typename Cfg::T;
   const backward_params<T>& a;
-  sequence seq;
+  row_list<T> k, v, q, grad_o;  // from the block's first key; from the group's first query row
+  int64_t statistics_at, statistics_step;
   visible32 visible;
-  int kv_head, group, first_row;
+  int first_row;
   span any, all;
   int others, turns, first_width, second_width, first_col;
   const formula& f;
   bool vector;
 
-  SIMT_DEVICE maybe_row<T> own(const view<const T>& x, int r) const {
-    const int j = first_row + r;
-    return {x.at(seq.batch, seq.first_k + j, kv_head), j < seq.sk};
+  SIMT_DEVICE maybe_row<T> own_first(int r) const { return k.at(r); }
+  SIMT_DEVICE maybe_row<T> own_second(int r) const { return v.at(r); }
+  SIMT_DEVICE maybe_row<T> other_first(int turn, int i) const {
+    const auto row = q.at(i);
+    return {row.p + turn * a.q.head, row.inside};
   }
-  SIMT_DEVICE maybe_row<T> own_first(int r) const { return own(a.k, r); }
-  SIMT_DEVICE maybe_row<T> own_second(int r) const { return own(a.v, r); }
-  SIMT_DEVICE maybe_row<T> other(const view<const T>& x, int turn, int i) const {
-    return {x.at(seq.batch, seq.first_q + i, kv_head * group + turn), i < seq.sq};
+  SIMT_DEVICE maybe_row<T> other_second(int turn, int i) const {
+    const auto row = grad_o.at(i);
+    return {row.p + turn * a.grad_o.head, row.inside};
   }
-  SIMT_DEVICE maybe_row<T> other_first(int turn, int i) const { return other(a.q, turn, i); }
-  SIMT_DEVICE maybe_row<T> other_second(int turn, int i) const { return other(a.grad_o, turn, i); }
   SIMT_DEVICE void statistics(int turn, int i, float& lse, float& delta) const {
-    statistics_of(a, seq.lse_index(a.p, kv_head * group + turn, i), i < seq.sq, lse, delta);
+    statistics_of(a, statistics_at + turn * statistics_step + i, i < others, lse, delta);
   }
   SIMT_DEVICE span seen(int r, int origin) const {
     return relative(visible.rows(first_row + r), origin);
   }
 };
 
+// A block's query rows, and the keys and values that their head reads.
 template <class Cfg>
 struct query_side {
   using T = typename Cfg::T;
   const backward_params<T>& a;
-  sequence seq;
+  row_list<T> q, grad_o, k, v;  // from the block's first row; from the sequence's first key
+  int64_t statistics_at;
   visible32 visible;
-  int head, kv_head, first_row;
+  int first_row;
   span any, all;
   int others, turns, first_width, second_width, first_col;
   const formula& f;
   bool vector;
 
-  SIMT_DEVICE maybe_row<T> own(const view<const T>& x, int r) const {
-    const int i = first_row + r;
-    return {x.at(seq.batch, seq.first_q + i, head), i < seq.sq};
-  }
-  SIMT_DEVICE maybe_row<T> own_first(int r) const { return own(a.q, r); }
-  SIMT_DEVICE maybe_row<T> own_second(int r) const { return own(a.grad_o, r); }
-  SIMT_DEVICE maybe_row<T> other(const view<const T>& x, int j) const {
-    return {x.at(seq.batch, seq.first_k + j, kv_head), j < seq.sk};
-  }
-  SIMT_DEVICE maybe_row<T> other_first(int, int j) const { return other(a.k, j); }
-  SIMT_DEVICE maybe_row<T> other_second(int, int j) const { return other(a.v, j); }
+  SIMT_DEVICE maybe_row<T> own_first(int r) const { return q.at(r); }
+  SIMT_DEVICE maybe_row<T> own_second(int r) const { return grad_o.at(r); }
+  SIMT_DEVICE maybe_row<T> other_first(int, int j) const { return k.at(j); }
+  SIMT_DEVICE maybe_row<T> other_second(int, int j) const { return v.at(j); }
   SIMT_DEVICE void statistics(int, int r, float& lse, float& delta) const {
-    const int i = first_row + r;
-    statistics_of(a, seq.lse_index(a.p, head, i), i < seq.sq, lse, delta);
+    statistics_of(a, statistics_at + r, r < q.count, lse, delta);
   }
   SIMT_DEVICE span seen(int r, int origin) const {
     return relative(visible.keys(first_row + r), origin);
@@ -143,16 +152,21 @@ struct backward_keys_kernel {
     if (first_row >= seq.sk) return;
     const visible32 visible = visible32::of(p.mask, seq.sq, seq.sk);
     const int last_row = simt::min(first_row + Cfg::rows, seq.sk);
+    const int group = p.h / p.hk, head = kv_head * group, count = last_row - first_row;
+    using rows = row_list<T>;
     const key_side<Cfg> side{a,
-                             seq,
+                             rows::of(a.k, seq, seq.first_k + first_row, kv_head, count),
+                             rows::of(a.v, seq, seq.first_k + first_row, kv_head, count),
+                             rows::of(a.q, seq, seq.first_q, head, seq.sq),
+                             rows::of(a.grad_o, seq, seq.first_q, head, seq.sq),
+                             seq.lse_index(p, head, 0),
+                             p.cu_q ? p.tq : p.sq,
                              visible,
-                             kv_head,
-                             p.h / p.hk,
                              first_row,
                              whole(visible.any_rows(first_row, last_row)),
                              whole(visible.all_rows(first_row, last_row)),
                              seq.sq,
-                             p.h / p.hk,
+                             group,
                              p.d,
                              p.dv,
                              slice * Cfg::tiles.slice,
@@ -163,7 +177,6 @@ struct backward_keys_kernel {
     backward(state, smem, side);
     const auto dk = a.dk.at(seq.batch, seq.first_k + first_row, kv_head);
     const auto dv = a.dv.at(seq.batch, seq.first_k + first_row, kv_head);
-    const int count = last_row - first_row;
     hand_out(state, state.first, side.first_col, [&](int r, int c, const auto& values) {
       if (r < count) store_run<T>(dk + r * a.dk.row, c, values, p.d, p.vector);
     });
@@ -195,11 +208,15 @@ struct backward_queries_kernel {
     if (first_row >= seq.sq) return;
     const visible32 visible = visible32::of(p.mask, seq.sq, seq.sk);
     const int last_row = simt::min(first_row + Cfg::rows, seq.sq);
+    const int kv_head = head / (p.h / p.hk), count = last_row - first_row;
+    using rows = row_list<T>;
     const query_side<Cfg> side{a,
-                               seq,
+                               rows::of(a.q, seq, seq.first_q + first_row, head, count),
+                               rows::of(a.grad_o, seq, seq.first_q + first_row, head, count),
+                               rows::of(a.k, seq, seq.first_k, kv_head, seq.sk),
+                               rows::of(a.v, seq, seq.first_k, kv_head, seq.sk),
+                               seq.lse_index(p, head, first_row),
                                visible,
-                               head,
-                               head / (p.h / p.hk),
                                first_row,
                                whole(visible.any_keys(first_row, last_row)),
                                whole(visible.all_keys(first_row, last_row)),
@@ -214,7 +231,6 @@ struct backward_queries_kernel {
     typename Cfg::state state;
     backward(state, smem, side);
     const auto dq = a.dq.at(seq.batch, seq.first_q + first_row, head);
-    const int count = last_row - first_row;
     hand_out(state, state.first, 0, [&](int r, int c, const auto& values) {
       if (r < count) store_run<T>(dq + r * a.dq.row, c, values, p.d, p.vector);
     });

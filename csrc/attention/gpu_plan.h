@@ -55,7 +55,7 @@ WL_HOST_DEVICE constexpr forward_tiles prefill_tiles() {
 // and the warps share out the keys.
 template <class M, int D>
 WL_HOST_DEVICE constexpr forward_tiles decode_tiles() {
-  if (M::lanes == 32) return {1, 1, 4, 64, true, D <= 128 ? 3 : 1};
+  if (M::lanes == 32) return {1, 1, 4, 64, true, D <= 64 ? 3 : D <= 128 ? 2 : 1};
   if (D <= 128) return {1, 1, 4, 64, true, 1};
   return {1, 1, 2, 32, true, 1};
 }
@@ -76,7 +76,7 @@ template <class M, int D>
 WL_HOST_DEVICE constexpr backward_tiles backward_key_tiles() {
   if (M::lanes == 32) {
     if (D <= 64) return {1, 8, 64, D, false, 1};
-    if (D <= 128) return {1, 8, 64, D, false, 1};
+    if (D <= 128) return {1, 8, 32, D, false, 1};
     return {1, 4, 32, 128, false, 1};
   }
   if (D <= 128) return {1, 4, 32, D, true, 1};
@@ -87,8 +87,8 @@ WL_HOST_DEVICE constexpr backward_tiles backward_key_tiles() {
 template <class M, int D>
 WL_HOST_DEVICE constexpr backward_tiles backward_query_tiles() {
   if (M::lanes == 32) {
-    if (D <= 64) return {2, 4, 64, D, false, 1};
-    if (D <= 128) return {2, 4, 32, D, false, 1};
+    if (D <= 64) return {2, 4, 32, D, false, 1};
+    if (D <= 128) return {1, 8, 64, D, false, 1};
     return {1, 4, 32, D, false, 1};
   }
   if (D <= 128) return {1, 4, 32, D, true, 1};
