@@ -30,7 +30,7 @@ struct report {
 struct options {
   int lanes = 32;               // 32 or 64: what with_machine picks
   uint64_t seed = 0;            // of the order in which threads and blocks run
-  int resident_blocks = 4;      // at a time, for kernels that do not ask for all
+  int resident_blocks = 2;      // at a time, for kernels that do not ask for all
   int64_t spin_budget = 20000;  // atomic loads without any progress before a loop counts as endless
   int max_reports = 8;          // kept per launch; further ones are counted
   bool expired_wait_is_fault = true;  // false: a test of what a kernel does when a wait fails

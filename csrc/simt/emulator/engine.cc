@@ -28,10 +28,7 @@ const char* to_string(rendezvous r) {
   return "?";
 }
 
-engine& the_engine() {
-  static engine e;
-  return e;
-}
+engine the_one_engine;
 
 std::string place(site at) {
   const std::string file = at.file_name();
@@ -184,14 +181,11 @@ void engine::leave() {
           f.last_copy);
   }
   if (w.arrived > 0) {
-    for (const fiber& g : w.fibers) {
-      if (g.now == state::at_warp) {
-        abandon(fault::divergence,
-                std::string("left the kernel while thread ") + std::to_string(g.thread) +
-                    " of its warp waits for it in " + to_string(g.what) + " at " + place(g.at),
-                g.at);
-      }
-    }
+    const fiber& g = *w.first_arrived;
+    abandon(fault::divergence,
+            "left the kernel while thread " + std::to_string(g.thread) +
+                " of its warp waits for it in " + to_string(g.what) + " at " + place(g.at),
+            g.at);
   }
   if (b.arrived > 0) {
     abandon(fault::divergence,
@@ -219,18 +213,14 @@ void engine::meet(rendezvous what, void* offer, void (*op)(warp&), site at) {
                 std::to_string(w.lanes) + " lanes of its warp have left the kernel",
             at);
   }
-  if (w.arrived > 0) {
-    for (const fiber& g : w.fibers) {
-      if (g.now != state::at_warp) continue;
-      if (g.what != what || !same_place(g.at, at)) {
-        abandon(fault::divergence,
-                std::string("reached ") + to_string(what) + " while thread " +
-                    std::to_string(g.thread) + " of its warp waits in " + to_string(g.what) +
-                    " at " + place(g.at),
-                at);
-      }
-      break;
-    }
+  if (w.arrived == 0) {
+    w.first_arrived = &f;
+  } else if (const fiber& g = *w.first_arrived; g.what != what || !same_place(g.at, at)) {
+    abandon(fault::divergence,
+            std::string("reached ") + to_string(what) + " while thread " +
+                std::to_string(g.thread) + " of its warp waits in " + to_string(g.what) + " at " +
+                place(g.at),
+            at);
   }
   f.what = what;
   f.offer = offer;
@@ -319,7 +309,7 @@ void engine::atomic_write() {
 }
 
 fiber* engine::pick() {
-  if (!favourite_ || favourite_->ready == 0 || switch_warp_ || random() % 16 == 0) {
+  if (!favourite_ || favourite_->ready == 0 || switch_warp_ || random() % 64 == 0) {
     switch_warp_ = false;
     favourite_ = nullptr;
     while (!listed_.empty()) {

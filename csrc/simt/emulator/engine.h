@@ -48,6 +48,7 @@ struct warp {
   uint32_t synced = 0;  // when its lanes last met in sync_warp
   knowledge known;
   int arrived = 0;
+  const fiber* first_arrived = nullptr;
   int left = 0;
   int turn = 0;  // where the search for a ready lane starts
   bool listed = false;
@@ -133,7 +134,8 @@ class engine {
   bool abandoned_ = false;
 };
 
-engine& the_engine();
+extern engine the_one_engine;
+inline engine& the_engine() { return the_one_engine; }
 std::string place(site at);
 
 }  // namespace warploom::simt::emulator

@@ -25,10 +25,8 @@ struct memory_model {
   uint32_t tick() { return ++now; }
 };
 
-memory_model& model() {
-  static memory_model m;
-  return m;
-}
+memory_model the_model;
+memory_model& model() { return the_model; }
 
 uint32_t block_of(const fiber& f, uint32_t thread) {
   return thread / static_cast<uint32_t>(f.block_threads);
