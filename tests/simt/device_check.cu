@@ -3,6 +3,7 @@
 #include "kernels/atom.cuh"
 #include "kernels/attention.cuh"
 #include "kernels/faults.cuh"
+#include "kernels/several.cuh"
 #include "kernels/signals.cuh"
 #include "kernels/tickets.cuh"
 #include "simt/launch.h"
@@ -32,6 +33,7 @@ auto* words = &launch_all<
     plain_and_atomic<M, false>, misaligned_vector<M, false>, unwritten_lane_of_vector<M, false>,
     fragment_without_sync<M, false>, ticket_pipeline<M, ticket_bug::none>,
     signal_kernel<M, signal_bug::none>, signal_kernel<M, signal_bug::relaxed_wait>,
-    signal_kernel<M, signal_bug::block_scope>, shared_flag<M, false>, grid_barrier<M, false>>;
+    signal_kernel<M, signal_bug::block_scope>, shared_flag<M, false>, grid_barrier<M, false>,
+    lanes_arrive_one_by_one<M, false>, in_place<M, false>, table_for_all<M, false>>;
 
 }  // namespace warploom::simt::test

@@ -45,7 +45,8 @@ struct warp {
   int lanes;
   std::vector<fiber> fibers;
   uint64_t ready = 0;
-  uint32_t synced = 0;  // when its lanes last met in sync_warp
+  uint32_t synced = 0;    // when its lanes last met in sync_warp
+  uint32_t released = 0;  // when one of them last released something
   knowledge known;
   int arrived = 0;
   const fiber* first_arrived = nullptr;
@@ -61,6 +62,7 @@ struct block {
   std::vector<unsigned char> shared;
   std::vector<cell> cells;  // of shared memory
   uint32_t synced = 0;      // when its threads last met in sync_block
+  uint32_t released = 0;    // when one of them last released something
   knowledge known;
   int arrived = 0;
   int left = 0;

@@ -185,24 +185,41 @@ std::string other(const fiber& f, const trace& t) {
   return who;
 }
 
-// Is `f` one of the group that made `t`?
+// A group of threads that one trace can stand for.
+struct members {
+  group by;
+  uint32_t first, count;
+  uint32_t released;  // when one of them last released something
+};
+members fellows(const fiber& f, group by) {
+  const warp& w = *f.home;
+  const block& b = *w.home;
+  const auto lanes = static_cast<uint32_t>(w.lanes),
+             threads = static_cast<uint32_t>(f.block_threads);
+  if (by == group::warp) return {by, f.number - static_cast<uint32_t>(f.lane), lanes, w.released};
+  return {by, b.number * threads, threads, b.released};
+}
+
+// Can `t` stand for an access of the group now? Its one time is the latest of all members', which
+// says too much once a member has released what it did before.
+bool joins(const trace& t, const members& g) {
+  return t.thread - g.first < g.count && t.time >= g.released;
+}
 bool stands_for(const trace& t, const fiber& f) {
-  if (t.by == group::thread) return false;
-  const int members = t.by == group::warp ? f.home->lanes : f.block_threads;
-  return f.number - t.thread < static_cast<uint32_t>(members);
+  return t.by != group::thread && joins(t, fellows(f, t.by));
 }
 
 // Adds an access that others of its kind do not conflict with. Where several members of a group
 // made the same one, the group stands for them: whoever conflicts with it, a member too, conflicts
 // with another member. So data that everybody reads does not cost a trace per thread.
-void add_shared(cell& c, trace mine, group to, uint32_t members, uint32_t first) {
+void add_shared(cell& c, trace mine, const members& g) {
   far_traces& far = model().far;
   const group from = mine.by;
   uint16_t promoted = 0;
   int standing = -1;  // the group's own trace
   for (int i = 0; i < c.count; ++i) {
     const trace& t = far.at(c, i);
-    if (t.kind == mine.kind && t.by == to && t.thread == first) standing = i;
+    if (t.kind == mine.kind && t.by == g.by && joins(t, g)) standing = i;
   }
   if (standing >= 0) {
     trace& t = far.at(c, standing);
@@ -210,8 +227,8 @@ void add_shared(cell& c, trace mine, group to, uint32_t members, uint32_t first)
   }
   for (int i = 0; i < c.count;) {
     trace& t = far.at(c, i);
-    const bool fellow = t.kind == mine.kind && t.by == from && t.thread != mine.thread &&
-                        t.thread - first < members;
+    const bool fellow =
+        t.kind == mine.kind && t.by == from && t.thread != mine.thread && joins(t, g);
     const auto both = static_cast<uint16_t>(fellow ? t.bytes & mine.bytes : 0);
     promoted |= both;
     t.bytes = static_cast<uint16_t>(t.bytes & ~both);
@@ -230,8 +247,8 @@ void add_shared(cell& c, trace mine, group to, uint32_t members, uint32_t first)
       t.place = mine.place;
     } else {
       trace t = mine;
-      t.by = to;
-      t.thread = first;
+      t.by = g.by;
+      t.thread = g.first;
       t.bytes = promoted;
       far.add(c, t);
     }
@@ -242,24 +259,21 @@ void add_shared(cell& c, trace mine, group to, uint32_t members, uint32_t first)
 
 void add(cell& c, const trace& mine, const fiber& f) {
   constexpr int many = 24;  // from here on a block stands for its warps
-  const auto lanes = static_cast<uint32_t>(f.home->lanes);
   if (mine.kind == mark::write || mine.kind == mark::pending || c.count == 0) {
     model().far.add(c, mine);
   } else if (mine.by == group::thread) {
-    add_shared(c, mine, group::warp, lanes, f.number - static_cast<uint32_t>(f.lane));
+    add_shared(c, mine, fellows(f, group::warp));
   } else {
     model().far.add(c, mine);
   }
   if (c.count <= many) return;
-  const auto threads = static_cast<uint32_t>(f.block_threads);
+  const members block = fellows(f, group::block);
   for (int i = 0; i < c.count; ++i) {
     const trace t = model().far.at(c, i);
-    if (t.by != group::warp || t.kind != mine.kind ||
-        warp_of(f, t.thread) != warp_of(f, f.number)) {
-      continue;
-    }
+    const bool ours = t.by == group::warp && warp_of(f, t.thread) == warp_of(f, f.number);
+    if (!ours || t.kind != mine.kind || !joins(t, block)) continue;
     model().far.remove(c, i);
-    add_shared(c, t, group::block, threads, t.thread / threads * threads);
+    add_shared(c, t, block);
     return;
   }
 }
@@ -461,15 +475,16 @@ void order_before(const void* where, order o, scope s, rmw kind) {
   if (kind == rmw::no) list.clear();  // a plain store ends the sequence of releases
   if (!releases) return;
   const fiber& f = the_engine().current();
-  const warp& w = *f.home;
-  const block& b = *w.home;
+  warp& w = *f.home;
+  block& b = *w.home;
   knowledge k = f.known;
   k.join(w.known);
   k.join(b.known);
   const auto number = static_cast<uint32_t>(b.number);
   if (b.synced > 0) k.blocks.raise(number, b.synced);
   if (w.synced > 0) k.warps.raise(warp_of(f, f.number), w.synced);
-  k.threads.raise(f.number, model().tick());
+  w.released = b.released = model().tick();
+  k.threads.raise(f.number, w.released);
   for (release& r : list) {
     if (r.block != number || r.block_only != (s == scope::block)) continue;
     r.known.join(k);
