@@ -68,7 +68,7 @@ wl_status check_data(const char* name, const void* data, int64_t elements) {
 // Offsets must start at 0, end at the number of rows, never decrease, and no sequence may be longer
 // than the bound that the caller gave.
 wl_status check_offsets(const char* name, const int32_t* offsets, int64_t b, int64_t rows,
-                        const char* bound_name, int64_t bound) {
+                        int64_t longest) {
   if (offsets[0] != 0) return fail(WL_INVALID, "%s[0] is %d: must be 0", name, offsets[0]);
   for (int64_t n = 0; n < b; ++n) {
     const int64_t length = int64_t{offsets[n + 1]} - offsets[n];
@@ -76,9 +76,9 @@ wl_status check_offsets(const char* name, const int32_t* offsets, int64_t b, int
       return fail(WL_INVALID, "%s[%lld] is %d and %s[%lld] is %d: offsets must not decrease", name,
                   ll(n), offsets[n], name, ll(n + 1), offsets[n + 1]);
     }
-    if (length > bound) {
-      return fail(WL_INVALID, "%s gives sequence %lld a length of %lld: %s is %lld", name, ll(n),
-                  ll(length), bound_name, ll(bound));
+    if (length > longest) {
+      return fail(WL_INVALID, "%s gives sequence %lld a length of %lld: max_seqlen is %lld", name,
+                  ll(n), ll(length), ll(longest));
     }
   }
   if (offsets[b] != rows) {
@@ -104,8 +104,8 @@ wl_status check_problem(const wl_attention_problem& p, bool check_values) {
     return fail(WL_INVALID, "cu_seqlens_q and cu_seqlens_k: both or neither must be given");
   }
   if (p.cu_seqlens_q && check_values) {
-    WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_q", p.cu_seqlens_q, p.b, p.tq, "sq", p.sq));
-    WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_k", p.cu_seqlens_k, p.b, p.tk, "sk", p.sk));
+    WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_q", p.cu_seqlens_q, p.b, p.tq, p.sq));
+    WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_k", p.cu_seqlens_k, p.b, p.tk, p.sk));
   }
   return WL_OK;
 }
@@ -159,6 +159,9 @@ wl_status validate(const wl_attention_decode_params* params) {
   WL_RETURN_IF_ERROR(check_data("lengths", p.lengths, p.b));
   WL_RETURN_IF_ERROR(check_data("q", p.q.data, p.b * p.s * p.h * p.d));
   WL_RETURN_IF_ERROR(check_data("o", p.o.data, p.b * p.s * p.h * p.dv));
+  const int64_t positions = (p.page_table ? p.pages : p.b) * p.capacity;
+  WL_RETURN_IF_ERROR(check_data("k_cache", p.k_cache.data, positions * p.hk * p.d));
+  WL_RETURN_IF_ERROR(check_data("v_cache", p.v_cache.data, positions * p.hk * p.dv));
   if (!p.exec.check) return WL_OK;
   const int64_t limit = p.page_table ? p.max_pages * p.capacity : p.capacity;
   for (int64_t n = 0; n < p.b; ++n) {
@@ -205,6 +208,8 @@ wl_status validate(const wl_page_write_params* params) {
   WL_RETURN_IF_ERROR(check_data("slots", p.slots, p.tokens));
   WL_RETURN_IF_ERROR(check_data("k", p.k.data, p.tokens * p.hk * p.d));
   WL_RETURN_IF_ERROR(check_data("v", p.v.data, p.tokens * p.hk * p.dv));
+  WL_RETURN_IF_ERROR(check_data("k_pages", p.k_pages.data, p.pages * p.capacity * p.hk * p.d));
+  WL_RETURN_IF_ERROR(check_data("v_pages", p.v_pages.data, p.pages * p.capacity * p.hk * p.dv));
   if (!p.exec.check) return WL_OK;
   for (int64_t n = 0; n < p.tokens; ++n) {
     if (p.slots[n] < -1 || p.slots[n] >= p.pages * p.capacity) {

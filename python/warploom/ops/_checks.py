@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from warploom.mask import NO_LIMIT, Mask
@@ -22,12 +24,18 @@ def band(mask: Mask | None, default: tuple[int, int] = (NO_LIMIT, NO_LIMIT)) -> 
     return mask.left, mask.right
 
 
-def dtype_code(q: torch.Tensor, **others: torch.Tensor) -> int:
+def dtype_code(
+    q: torch.Tensor, k: torch.Tensor | None = None, v: torch.Tensor | None = None, **others: Any
+) -> int:
     """The dtype's code, the same for all of them."""
     dtype = q.dtype
     code = DTYPE_CODES.get(dtype)
     if code is None:
         raise ValueError(f"q is {dtype}: must be torch.float32, torch.float16 or torch.bfloat16")
+    if k is not None and k.dtype is not dtype:
+        raise ValueError(f"k is {k.dtype}: must be {dtype} like q")
+    if v is not None and v.dtype is not dtype:
+        raise ValueError(f"v is {v.dtype}: must be {dtype} like q")
     for name, other in others.items():
         if other.dtype is not dtype:
             raise ValueError(f"{name} is {other.dtype}: must be {dtype} like q")

@@ -19,10 +19,14 @@ _TAGS = (
 
 below_autograd = torch._C._AutoDispatchBelowAutograd
 
+_Tensor = torch.Tensor
+_is_compiling = torch.compiler.is_compiling
 _transforms_active = torch._C._are_functorch_transforms_active
 _autocast_active = torch._C._is_any_autocast_enabled
-_has_torch_function = torch.overrides.has_torch_function
-_is_compiling = torch.compiler.is_compiling
+_function_mode_active = torch._C._is_torch_function_mode_enabled
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_tracing = torch._C._is_tracing
+_profiler_enabled = torch._C._autograd._profiler_enabled
 
 
 def define(
@@ -87,18 +91,33 @@ def lower(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(dtype) if eligible else tensor
 
 
-def is_plain(*tensors: torch.Tensor) -> bool:
-    """Whether nothing that reads the dispatcher's upper keys is at work on this call.
+def is_plain(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> bool:
+    """Whether the dispatcher would only pass the call on to the CPU implementation, or to autograd.
 
-    Then the public functions may go straight to the autograd function, or below it, and save the
-    microseconds of a Python kernel that would only pass the call on.
+    Then the public functions go there straight, and save several microseconds. Whatever watches or
+    changes calls on their way (compilers, tracers, profilers, transforms, autocast, modes,
+    subclasses, lazy negation) sees every call: it makes this False.
     """
-    return not (
-        _is_compiling()
-        or _transforms_active()
-        or _autocast_active()
-        or forward_ad._current_level >= 0
-        or _has_torch_function(tensors)
+    return (
+        type(a) is _Tensor
+        and type(b) is _Tensor
+        and type(c) is _Tensor
+        and a.is_cpu
+        and b.is_cpu
+        and c.is_cpu
+        and not (
+            _is_compiling()
+            or a.is_neg()
+            or b.is_neg()
+            or c.is_neg()
+            or _transforms_active()
+            or _autocast_active()
+            or forward_ad._current_level >= 0
+            or _function_mode_active()
+            or _dispatch_modes()
+            or _is_tracing()
+            or _profiler_enabled()
+        )
     )
 
 

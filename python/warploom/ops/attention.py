@@ -81,14 +81,12 @@ def attention(
         arrays = {"q": q, "k": k, "v": v}
         return _arrays.call(attention, arrays, mask, scale, softcap, return_lse, kernel, check)
     left, right = (NO_LIMIT, NO_LIMIT) if mask is None else band(mask)
-    if is_plain(q, k, v):
-        if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            result = _record(q, k, v, left, right, scale, softcap, kernel, check)
-        else:
-            with below_autograd():
-                result = ATTENTION(q, k, v, left, right, scale, softcap, kernel, check)
-    else:
+    if not is_plain(q, k, v):
         result = ATTENTION(q, k, v, left, right, scale, softcap, kernel, check)
+    elif _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        result = _record(_forward, q, k, v, left, right, scale, softcap, kernel, check)
+    else:
+        result = _forward(q, k, v, left, right, scale, softcap, kernel, check)
     return result if return_lse else result[0]
 
 
@@ -173,6 +171,10 @@ def _outputs(q: torch.Tensor, sizes: Sizes, options: _Options) -> Pair:
     return q.new_empty(b, sq, h, dv), q.new_empty((b, h, sq), dtype=torch.float32)
 
 
+def _scale(scale: float | None, d: int) -> float:
+    return (d or 1) ** -0.5 if scale is None else scale
+
+
 def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, ...]:
     """``wl_attention_problem``, field by field."""
     left, right, scale, softcap, _, _, cu_seqlens_q, cu_seqlens_k, _ = options
@@ -183,7 +185,7 @@ def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, .
         0 if cu_seqlens_k is None else cu_seqlens_k.data_ptr(),
         left,
         right,
-        (sizes[3] or 1) ** -0.5 if scale is None else scale,
+        _scale(scale, sizes[3]),
         softcap or 0.0,
     )
 
@@ -191,8 +193,9 @@ def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, .
 def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
     options = _Options(*arguments)
     sizes = _sizes(q, k, v, options)
-    code = dtype_code(q, k=k, v=v)
-    same_device(q, k=k, v=v)
+    code = dtype_code(q, k, v)
+    if not q.is_cpu:
+        same_device(q, k=k, v=v)
     o, lse = _outputs(q, sizes, options)
     _core.attention_forward(
         *exec_of(q, options.kernel, options.check), 0, 0, *_problem(code, sizes, options),
@@ -208,7 +211,7 @@ def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any)
 def _forward_fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
     options = _Options(*arguments)
     sizes = _sizes(q, k, v, options)
-    dtype_code(q, k=k, v=v)
+    dtype_code(q, k, v)
     same_device(q, k=k, v=v)
     return _outputs(q, sizes, options)
 
@@ -293,7 +296,7 @@ def _check_backward(
         if tensor is not None and "lse" in name and tensor.dtype is not torch.float32:
             raise ValueError(f"{name} is {tensor.dtype}: must be torch.float32")
     same_device(q, k=k, v=v, o=o, grad_o=grad_o, lse=lse, grad_lse=grad_lse)
-    return dtype_code(q, k=k, v=v, o=o, grad_o=grad_o)
+    return dtype_code(q, k, v, o=o, grad_o=grad_o)
 
 
 def _gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Triple:
@@ -303,14 +306,17 @@ def _gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Triple:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any
+        ctx: Any,
+        run: Callable[..., Pair],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *arguments: Any,
     ) -> Pair:
-        with below_autograd():
-            o, lse = ATTENTION(q, k, v, *arguments)
+        o, lse = run(q, k, v, *arguments)
         ctx.set_materialize_grads(False)  # no gradient of lse: a cheaper kernel
         ctx.save_for_backward(q, k, v, o, lse, *arguments[6:8])  # with the offsets, if any
-        ctx.arguments = arguments[:6] + arguments[8:]
-        ctx.others = len(arguments)
+        ctx.arguments = (*arguments[:6], *arguments[8:])
         return o, lse
 
     @staticmethod
@@ -321,18 +327,23 @@ class _Attention(torch.autograd.Function):
             torch.zeros_like(o) if grad_o is None else grad_o, grad_lse, q, k, v, o, lse,
             left, right, scale, softcap, None, check, *offsets, *max_seqlen,
         )  # fmt: skip
-        return *gradients, *[None] * ctx.others
+        return None, *gradients, *[None] * (len(ctx.arguments) + len(offsets))
 
 
-_record: Callable[..., Any] = _Attention.apply
+# Below Function.apply, which only refuses transforms; they are refused here already.
+_record: Callable[..., Any] = super(torch.autograd.Function, _Attention).apply
+
+
+def _dispatched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Any:
+    with below_autograd():
+        return ATTENTION(q, k, v, *arguments)
 
 
 def _autograd(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Any:
     refuse_transforms(ATTENTION, (q, k, v))
     if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return _record(q, k, v, *_Options(*arguments))
-    with below_autograd():
-        return ATTENTION(q, k, v, *arguments)
+        return _Attention.apply(_dispatched, q, k, v, *_Options(*arguments))  # type: ignore[no-untyped-call]
+    return _dispatched(q, k, v, *arguments)
 
 
 def _autocast(

@@ -1,0 +1,265 @@
+"""The ops as torch sees them: registration, gradients, compilation, autocast, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from warploom import reference
+from warploom.mask import causal, window
+from warploom.testing.cases import AttentionCase, DecodeCase
+
+import warploom as wl
+
+ops = torch.ops.warploom
+
+
+def qkv(b=2, sq=5, sk=7, h=4, hk=2, d=8, dv=8, dtype=torch.float32, grad=False):
+    x = AttentionCase(b=b, sq=sq, sk=sk, h=h, hk=hk, d=d, dv=dv).make()
+    return [t.to(dtype).requires_grad_(grad) for t in x.qkv]
+
+
+def ragged(grad=False):
+    x = AttentionCase(lengths_q=(3, 0, 5), lengths_k=(4, 2, 5), h=4, hk=2, d=8).make()
+    return [t.requires_grad_(grad) for t in x.qkv], x.cu_seqlens_q, x.cu_seqlens_k
+
+
+def decode_inputs(page=4):
+    x = DecodeCase(lengths=(5, 9), s=2, h=4, hk=2, d=8, page=page).make()
+    return [t for t in (x.q, x.k_cache, x.v_cache, x.lengths, x.page_table) if t is not None]
+
+
+def merge_inputs(grad=False):
+    parts = [wl.attention(*qkv(sk=n), return_lse=True) for n in (3, 4)]
+    o, lse = zip(*parts, strict=True)
+    return [t.requires_grad_(grad) for t in o], [t.requires_grad_(grad) for t in lse]
+
+
+def page_inputs():
+    pages = torch.zeros(3, 4, 2, 8)
+    k = torch.randn(5, 2, 8)
+    return pages, pages.clone(), k, k + 1, torch.tensor([0, 11, -1, 5, 4])
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments"),
+    [
+        ("attention", lambda: qkv()),
+        ("attention", lambda: [*qkv(grad=True), 3, 0]),
+        ("attention", lambda: [*qkv(dtype=torch.bfloat16, grad=True), -1, 0, 0.5, 2.0]),
+        (
+            "attention",
+            lambda: [*ragged(grad=True)[0], -1, 0, None, None, None, None, *ragged()[1:], 5],
+        ),
+        ("attention_decode", lambda: decode_inputs(page=4)),
+        ("attention_decode", lambda: decode_inputs(page=None)),
+        ("merge_states", lambda: merge_inputs()),
+        ("merge_states", lambda: merge_inputs(grad=True)),
+        ("page_write", lambda: page_inputs()),
+    ],
+)
+def test_opcheck(op, arguments):
+    torch.library.opcheck(getattr(ops, op), tuple(arguments()))
+
+
+def test_opcheck_of_backward():
+    q, k, v = qkv()
+    o, lse = wl.attention(q, k, v, return_lse=True)
+    for grad_lse in (None, lse):
+        torch.library.opcheck(ops.attention_backward, (o, grad_lse, q, k, v, o, lse))
+
+
+def gradients(function, tensors):
+    o, lse = function(*tensors)
+    weights = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).view(o.shape)
+    loss = (o * weights).sum() + (lse * lse.detach().cos()).sum()
+    return torch.autograd.grad(loss, tensors)
+
+
+@pytest.mark.parametrize("mask", [None, causal(), window(2, 1)])
+def test_gradients_through_o_and_lse(mask):
+    tensors = qkv(sq=7, grad=True)
+    found = gradients(lambda q, k, v: wl.attention(q, k, v, mask, return_lse=True), tensors)
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    expected = gradients(lambda q, k, v: reference.attention(q, k, v, mask), doubles)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_ragged_attention():
+    tensors, *offsets = ragged(grad=True)
+
+    def ours(q, k, v):
+        return wl.attention_varlen(q, k, v, *offsets, mask=window(2, 0), return_lse=True)
+
+    def oracle(q, k, v):
+        o, lse = reference.attention_varlen(q, k, v, *offsets, mask=window(2, 0))
+        return o, lse.masked_fill(lse == -torch.inf, 0)
+
+    o, lse = ours(*tensors)
+    assert lse.isfinite().all()
+    found = gradients(ours, tensors)
+    doubles = [t.detach().double().requires_grad_() for t in tensors]
+    for a, b in zip(found, gradients(oracle, doubles), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_o_alone_of_lse_alone_and_of_an_expanded_sum():
+    for pick in (lambda o, lse: o.sum(), lambda o, lse: lse.sum()):
+        tensors = qkv(grad=True)
+        found = torch.autograd.grad(
+            pick(*wl.attention(*tensors, return_lse=True)), tensors, allow_unused=False
+        )
+        doubles = [t.detach().double().requires_grad_() for t in tensors]
+        expected = torch.autograd.grad(
+            pick(*reference.attention(*doubles)), doubles, materialize_grads=True
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_merging_are_those_of_attention_over_all_keys():
+    q, k, v = qkv(sq=6, sk=9, grad=True)
+
+    def in_parts(q, k, v):
+        parts = [wl.attention(q, k[:, i : i + 3], v[:, i : i + 3], return_lse=True)
+                 for i in (0, 3, 6)]  # fmt: skip
+        return wl.merge_states(*map(list, zip(*parts, strict=True)))
+
+    whole = gradients(lambda *t: wl.attention(*t, return_lse=True), [q, k, v])
+    for a, b in zip(gradients(in_parts, [q, k, v]), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_merging_with_absent_parts():
+    o, lse = merge_inputs()
+    lse[1][0] = -torch.inf
+    o[1][0] = torch.nan
+    tensors = [t.detach().requires_grad_() for t in (*o, *lse)]
+
+    def loss(merge, tensors, scale=1.0):
+        merged, total = merge(list(tensors[:2]), list(tensors[2:]))
+        return (merged * merged.detach().sin()).sum() + total.sum()
+
+    found = torch.autograd.grad(loss(wl.merge_states, tensors), tensors)
+    assert all(grad.isfinite().all() for grad in found)
+    assert not found[1][0].any()
+    assert not found[3][0].any()
+    torch.testing.assert_close(found[2][0], torch.ones_like(found[2][0]))
+
+
+def test_compiles_whole_and_with_dynamic_shapes():
+    def model(q, k, v, lengths, slots, pages):
+        o, lse = wl.attention(q, k, v, mask=wl.mask.causal(), return_lse=True)
+        o, lse = wl.merge_states([o, o * 2], [lse, lse + 1])
+        k_pages, v_pages = pages.clone(), pages.clone()
+        wl.page_write(k_pages, v_pages, k[0], v[0], slots)
+        decoded = wl.attention_decode(q[:, -1:], k_pages[:2, :4], v_pages[:2, :4], lengths)
+        return o, lse, decoded
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    lengths = torch.tensor([2, 4], dtype=torch.int32)
+    pages = torch.randn(3, 4, 2, 8)
+    for s in (5, 6):
+        q, k, v = qkv(sq=s, sk=s)
+        slots = torch.arange(s)
+        for a, b in zip(
+            compiled(q, k, v, lengths, slots, pages),
+            model(q, k, v, lengths, slots, pages),
+            strict=True,
+        ):
+            assert torch.equal(a, b)
+
+
+def test_compiled_gradients():
+    def model(q, k, v):
+        o, lse = wl.attention(q, k, v, mask=wl.mask.window(2, 0), return_lse=True)
+        return o.square().sum() + lse.sum()
+
+    tensors = qkv(sq=7, grad=True)
+    expected = torch.autograd.grad(model(*tensors), tensors)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for a, b in zip(torch.autograd.grad(compiled(*tensors), tensors), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_autocast_lowers_inputs_and_returns_gradients_in_theirs():
+    tensors = qkv(grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        o = wl.attention(*tensors)
+        merged, lse = wl.merge_states(*merge_inputs())
+        decoded = wl.attention_decode(*decode_inputs())
+    assert o.dtype == merged.dtype == torch.bfloat16
+    assert decoded.dtype == torch.float32  # a cache stays as it is
+    assert lse.dtype == torch.float32
+    expected = wl.attention(*(t.detach().bfloat16() for t in tensors))
+    assert torch.equal(o.detach(), expected)
+    for grad in torch.autograd.grad(o.float().sum(), tensors):
+        assert grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["vmap", "grad", "jvp", "forward_ad"])
+def test_transforms_are_refused(kind):
+    q, k, v = qkv()
+    tangent = torch.ones_like(q)
+    with pytest.raises(NotImplementedError, match="attention"):
+        if kind == "vmap":
+            torch.func.vmap(lambda q: wl.attention(q, k, v))(torch.stack([q, q]))
+        elif kind == "grad":
+            torch.func.grad(lambda q: wl.attention(q, k, v).sum())(q)
+        elif kind == "jvp":
+            torch.func.jvp(lambda q: wl.attention(q, k, v), (q,), (tangent,))
+        else:
+            with torch.autograd.forward_ad.dual_level():
+                wl.attention(torch.autograd.forward_ad.make_dual(q, tangent), k, v)
+
+
+def test_second_derivative_is_refused_when_it_is_asked_for():
+    tensors = qkv(grad=True)
+    (first, *_) = torch.autograd.grad(
+        wl.attention(*tensors).square().sum(), tensors, create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="differentiated once"):
+        first.sum().backward()
+
+
+def test_what_has_no_gradient_refuses_inputs_that_require_it():
+    q, k_cache, v_cache, lengths, table = decode_inputs()
+    with pytest.raises(ValueError, match="v_cache requires grad: attention_decode"):
+        wl.attention_decode(q, k_cache, v_cache.requires_grad_(), lengths, table)
+    with torch.no_grad():
+        wl.attention_decode(q, k_cache, v_cache, lengths, table)
+    k_pages, v_pages, k, v, slots = page_inputs()
+    with pytest.raises(ValueError, match="k requires grad: page_write"):
+        wl.page_write(k_pages, v_pages, k.requires_grad_(), v, slots)
+    assert not k_pages.any()
+
+
+def test_writing_pages_is_seen_by_autograd():
+    k_pages, v_pages, k, v, slots = page_inputs()
+    scale = torch.ones(1, requires_grad=True)
+    loss = (scale * k_pages).sum()
+    wl.page_write(k_pages, v_pages, k, v, slots)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_shortcut_and_dispatcher_agree():
+    q, k, v = qkv()
+    for tensors in ((q, k, v), [t.requires_grad_() for t in (q, k, v)]):
+        for a, b in zip(wl.attention(*tensors, return_lse=True), ops.attention(*tensors),
+                        strict=True):  # fmt: skip
+            assert torch.equal(a, b)
+            assert a.requires_grad == b.requires_grad
+
+
+def test_profiler_and_modes_see_every_call():
+    q, k, v = qkv()
+    with torch.profiler.profile() as profile:
+        wl.attention(q, k, v)
+    assert any(event.key == "warploom::attention" for event in profile.key_averages())
+    with torch._subclasses.FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(t) for t in (q, k, v)]
+        assert isinstance(wl.attention(*fakes), torch._subclasses.FakeTensor)
+    assert wl.attention(*(t.to("meta") for t in (q, k, v))).is_meta
+    inverted = torch._neg_view(q)
+    assert torch.equal(wl.attention(inverted, k, v), wl.attention(-q, k, v))
