@@ -7,9 +7,9 @@ import re
 
 import pytest
 import torch
-from warploom.mask import causal
 
 import warploom as wl
+from warploom.mask import causal
 
 
 def tensor(*shape, dtype=torch.float32):
@@ -90,7 +90,9 @@ def ints(*values, dtype=torch.int32):
             "lengths[0] is 9: must be from s = 1 to the cache's capacity, 8",
         ),
         (
-            lambda: wl.attention_decode(STEP, PAGES, PAGES, ints(5, 3), ints(0, 6, 1, 0).view(2, 2)),
+            lambda: wl.attention_decode(
+                STEP, PAGES, PAGES, ints(5, 3), ints(0, 6, 1, 0).view(2, 2)
+            ),
             "page_table[0, 1] is 6: must be from 0 to 5",
         ),
         (
@@ -155,7 +157,7 @@ def test_forced_kernels_that_cannot_run():
 
 
 def test_unchecked_metadata_is_still_checked():
-    with pytest.raises(ValueError, match="must be torch.int32"):
+    with pytest.raises(ValueError, match=r"must be torch\.int32"):
         wl.attention_decode(STEP, CACHE, CACHE, LENGTHS.long(), check=False)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+import warploom as wl
 from warploom import reference
 from warploom.mask import causal, window
 from warploom.testing.cases import AttentionCase, DecodeCase
-
-import warploom as wl
 
 ops = torch.ops.warploom
 
@@ -95,8 +95,7 @@ def test_gradients_of_ragged_attention():
         o, lse = reference.attention_varlen(q, k, v, *offsets, mask=window(2, 0))
         return o, lse.masked_fill(lse == -torch.inf, 0)
 
-    o, lse = ours(*tensors)
-    assert lse.isfinite().all()
+    assert ours(*tensors)[1].isfinite().all()
     found = gradients(ours, tensors)
     doubles = [t.detach().double().requires_grad_() for t in tensors]
     for a, b in zip(found, gradients(oracle, doubles), strict=True):
@@ -197,20 +196,25 @@ def test_autocast_lowers_inputs_and_returns_gradients_in_theirs():
         assert grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["vmap", "grad", "jvp", "forward_ad"])
-def test_transforms_are_refused(kind):
+def under_forward_ad(function, q):
+    with torch.autograd.forward_ad.dual_level():
+        return function(torch.autograd.forward_ad.make_dual(q, torch.ones_like(q)))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, q: torch.func.vmap(f)(torch.stack([q, q])),
+        lambda f, q: torch.func.grad(lambda q: f(q).sum())(q),
+        lambda f, q: torch.func.jvp(f, (q,), (torch.ones_like(q),)),
+        under_forward_ad,
+    ],
+    ids=["vmap", "grad", "jvp", "forward_ad"],
+)
+def test_transforms_are_refused(transform):
     q, k, v = qkv()
-    tangent = torch.ones_like(q)
     with pytest.raises(NotImplementedError, match="attention"):
-        if kind == "vmap":
-            torch.func.vmap(lambda q: wl.attention(q, k, v))(torch.stack([q, q]))
-        elif kind == "grad":
-            torch.func.grad(lambda q: wl.attention(q, k, v).sum())(q)
-        elif kind == "jvp":
-            torch.func.jvp(lambda q: wl.attention(q, k, v), (q,), (tangent,))
-        else:
-            with torch.autograd.forward_ad.dual_level():
-                wl.attention(torch.autograd.forward_ad.make_dual(q, tangent), k, v)
+        transform(lambda q: wl.attention(q, k, v), q)
 
 
 def test_second_derivative_is_refused_when_it_is_asked_for():

@@ -22,7 +22,7 @@ def call(function: Callable[..., Any], arrays: dict[str, Any], *options: Any) ->
 
     Raises:
         ValueError: an array cannot be exchanged. NumPy has no bfloat16, and refuses to export the
-            extension type: pass a torch tensor for it. It refuses read-only arrays too.
+            extension type: pass a torch tensor for it.
     """
     first = next(iter(arrays.values()))
     kind = type(first)
@@ -34,6 +34,13 @@ def call(function: Callable[..., Any], arrays: dict[str, Any], *options: Any) ->
     if isinstance(result, tuple):
         return tuple(namespace.from_dlpack(tensor) for tensor in result)
     return namespace.from_dlpack(result)
+
+
+def refuse_read_only(**arrays: Any) -> None:
+    """For arrays that an op writes: torch's view of one would not know that it must not."""
+    for name, array in arrays.items():
+        if not getattr(getattr(array, "flags", None), "writeable", True):
+            raise ValueError(f"{name} is read-only: must be writable, it is written in place")
 
 
 def _view(name: str, array: Any, kind: type) -> torch.Tensor:

@@ -37,10 +37,11 @@ def page_write(
         check: look at the slots first; None does on the CPU and does not on a GPU.
 
     Raises:
-        ValueError: an argument is wrong, or a slot does not exist.
+        ValueError: an argument is wrong, a slot does not exist, or pages are read-only.
     """
     arrays = {"k_pages": k_pages, "v_pages": v_pages, "k": k, "v": v, "slots": slots}
     if not _arrays.are_tensors(*arrays.values()):
+        _arrays.refuse_read_only(k_pages=k_pages, v_pages=v_pages)
         _arrays.call(page_write, arrays, kernel, check)
         return
     PAGE_WRITE(k_pages, v_pages, k, v, slots, kernel, check)

@@ -1,0 +1,88 @@
+"""Arrays of other libraries, through DLPack."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import warploom as wl
+
+
+def arrays(dtype=np.float32):
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal((2, 5, 4, 8)).astype(dtype) for _ in range(3)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_numpy_in_numpy_out(dtype):
+    q, k, v = arrays(dtype)
+    o, lse = wl.attention(q, k, v, mask=wl.mask.causal(), return_lse=True)
+    assert type(o) is type(lse) is np.ndarray
+    assert o.dtype == dtype
+    expected = wl.attention(*map(torch.from_numpy, (q, k, v)), mask=wl.mask.causal())
+    np.testing.assert_array_equal(o, expected.numpy())
+
+
+def test_every_op_takes_arrays():
+    q, k, v = arrays()
+    parts = [wl.attention(q, k[:, :2], v[:, :2], return_lse=True),
+             wl.attention(q, k[:, 2:], v[:, 2:], return_lse=True)]  # fmt: skip
+    merged, _ = wl.merge_states(*map(list, zip(*parts, strict=True)))
+    np.testing.assert_allclose(merged, wl.attention(q, k, v), rtol=1e-5, atol=1e-6)
+    offsets = np.array([0, 2, 5], dtype=np.int32)
+    assert wl.attention_varlen(q[0], k[0], v[0], offsets, offsets).shape == (5, 4, 8)
+    lengths = np.array([3, 4], dtype=np.int32)
+    assert type(wl.attention_decode(q[:, :1], k, v, lengths)) is np.ndarray
+
+
+def test_pages_are_written_in_place_without_a_copy():
+    pages = np.zeros((2, 4, 4, 8), dtype=np.float32)
+    k = arrays()[0][0]
+    slots = np.arange(5)
+    wl.page_write(pages, pages.copy(), k, k, slots)
+    np.testing.assert_array_equal(pages.reshape(8, 4, 8)[:5], k)
+
+
+def test_read_only_arrays_are_read_and_never_written():
+    q, k, v = arrays()
+    expected = wl.attention(q, k, v)
+    k.flags.writeable = False
+    np.testing.assert_array_equal(wl.attention(q, k, v), expected)
+    pages = np.zeros((2, 4, 4, 8), dtype=np.float32)
+    pages.flags.writeable = False
+    with pytest.raises(ValueError, match="k_pages is read-only"):
+        wl.page_write(pages, pages, k[0], k[0], np.arange(5))
+    assert not pages.any()
+
+
+def test_what_numpy_cannot_exchange_is_named():
+    q, k, v = arrays()
+    with pytest.raises(ValueError, match=r"q, a numpy\.ndarray of dtype .*, cannot be exchanged"):
+        wl.attention(*(t.astype(np.dtype([("bf16", "u2")])) for t in (q, k, v)))
+
+
+def test_importing_and_planning_need_no_torch():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import warploom as wl\n"
+        "assert wl.explain('attention', dtype='float32', head_dim=64).kernel\n"
+        "assert wl.list_kernels() and wl.mask.causal()\n"
+        "try: wl.attention\n"
+        "except ImportError as error: print(error)\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "need torch" in output.stdout
+
+
+def test_explanations_print_what_was_asked_and_every_kernel():
+    found = wl.explain("attention", dtype=torch.bfloat16, head_dim=96, mask="window")
+    assert found.kernel is not None
+    assert str(found).startswith("attention bfloat16 on cpu, head_dim 96, window: " + found.kernel)
+    assert len(str(found).splitlines()) == 1 + len(found.candidates)
+    assert wl.explain("attention", dtype="float32", head_dim=1000).kernel is None

@@ -1,0 +1,105 @@
+"""Random shapes, and the small ops against their oracles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import runnable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import warploom as wl
+from warploom import reference
+from warploom.mask import Mask
+from warploom.testing.attention import check_backward, check_decode, check_forward
+from warploom.testing.cases import AttentionCase, DecodeCase
+from warploom.testing.compare import assert_matches
+
+DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
+SIDES = st.integers(-1, 40)
+QUICK = settings(max_examples=30, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def attention_cases(draw):
+    hk = draw(st.integers(1, 3))
+    shape = {
+        "h": hk * draw(st.integers(1, 3)),
+        "hk": hk,
+        "d": draw(st.integers(1, 140)),
+        "dv": draw(st.integers(1, 140)),
+        "dtype": draw(DTYPES),
+        "mask": Mask(draw(SIDES), draw(SIDES)),
+        "softcap": draw(st.sampled_from([None, 3.0])),
+    }
+    lengths = st.integers(0, 90)
+    if draw(st.booleans()):
+        pairs = draw(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=4))
+        lengths_q, lengths_k = zip(*pairs, strict=True)
+        return AttentionCase(lengths_q=lengths_q, lengths_k=lengths_k, **shape)
+    return AttentionCase(b=draw(st.integers(1, 2)), sq=draw(lengths), sk=draw(lengths), **shape)
+
+
+@QUICK
+@given(attention_cases())
+def test_forward(case):
+    check_forward(case)
+
+
+@QUICK
+@given(attention_cases(), st.booleans())
+def test_backward(case, with_lse):
+    check_backward(case, with_lse)
+
+
+@QUICK
+@given(st.data())
+def test_decode(data):
+    s, hk = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    check_decode(
+        DecodeCase(
+            lengths=tuple(data.draw(st.lists(st.integers(s, 200), min_size=1, max_size=3))),
+            s=s,
+            h=hk * data.draw(st.integers(1, 5)),
+            hk=hk,
+            d=data.draw(st.integers(1, 140)),
+            dv=data.draw(st.integers(1, 140)),
+            page=data.draw(st.sampled_from([None, 1, 5, 16])),
+            dtype=data.draw(DTYPES),
+            mask=Mask(data.draw(SIDES), data.draw(SIDES)),
+        )
+    )
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("merge")])
+@pytest.mark.parametrize("shape", [(2, 7, 3, 40), (9, 2, 17), (1, 0, 2, 8), (1, 1, 1, 1)])
+def test_merge(kernel, shape):
+    dtype = getattr(torch, kernel.dtype)
+    generator = torch.Generator().manual_seed(0)
+    lse_shape = (*shape[:-3], shape[-2], shape[-3])
+    o = [torch.randn(shape, generator=generator).to(dtype) for _ in range(4)]
+    lse = [torch.randn(lse_shape, generator=generator) * 3 for _ in range(4)]
+    if lse[0].numel():
+        lse[1].view(-1)[0] = -torch.inf  # absent once
+        for part in lse:
+            part.view(-1)[-1] = -torch.inf  # absent everywhere
+        o[1].view(-1)[0] = torch.nan
+    found = wl.merge_states(o, lse, kernel=kernel.name)
+    expected = reference.merge_states([t.double() for t in o], [t.double() for t in lse])
+    yardstick = reference.merge_states(o, lse)
+    assert_matches("o", found[0], expected[0], yardstick[0])
+    assert_matches("lse", found[1], expected[1], yardstick[1])
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("page_write")])
+def test_page_write(kernel):
+    dtype = getattr(torch, kernel.dtype)
+    k, v = torch.randn(70, 3, 20).to(dtype), torch.randn(70, 3, 9).to(dtype)
+    slots = torch.randperm(96)[:70]
+    slots[5] = -1
+    found = [torch.zeros(12, 8, 3, 20, dtype=dtype), torch.zeros(12, 8, 3, 9, dtype=dtype)]
+    expected = [t.clone() for t in found]
+    wl.page_write(*found, k, v, slots, kernel=kernel.name)
+    reference.page_write(*expected, k, v, slots)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
