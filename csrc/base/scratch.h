@@ -16,10 +16,10 @@ inline char* thread_scratch(size_t bytes) {
   };
   thread_local std::unique_ptr<char, Free> block;
   thread_local size_t size = 0;
-  if (bytes > size) {
+  if (!block || bytes > size) {  // a first call may ask for nothing: that is no failure
     block.reset();
     size = 0;
-    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    const size_t rounded = (bytes / 4096 + 1) * 4096;
     block.reset(static_cast<char*>(std::aligned_alloc(64, rounded)));
     if (!block) return nullptr;
     size = rounded;
