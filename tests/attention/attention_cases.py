@@ -38,6 +38,9 @@ FORWARD = [
         lengths_q=(130, 3), lengths_k=(70, 90), h=3, hk=1, d=80, dv=64, mask=window(9, 0)
     ),
     AttentionCase(lengths_q=(21, 90), h=2, d=128, mask=causal(), softcap=2.0),
+    # more than one block of rows and of keys, none of them whole
+    AttentionCase(sq=601, sk=777, h=2, hk=1, d=24, mask=causal()),
+    AttentionCase(sq=333, sk=1301, h=3, hk=1, d=16, dv=9, mask=window(301, 1)),
 ]
 
 EMPTY = [

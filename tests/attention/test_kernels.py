@@ -131,6 +131,45 @@ def test_nan_in_one_value_shows_in_its_column_alone(kernel):
 
 
 @pytest.mark.parametrize("kernel", names("prefill"))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_show_where_they_are_seen(kernel, value):
+    """Key 210 is seen by some rows of a tile only; 0 * value must not reach the others."""
+    case = AttentionCase(sq=150, sk=301, h=6, hk=2, d=40, dv=24, mask=window(90, 3))
+    case = dataclasses.replace(case, dtype=kernel.dtype)
+    x = case.make()
+    v = x.v.clone()
+    v[0, 210, :, 7] = value
+    v[0, 211, 1] = value
+    check_forward(case, dataclasses.replace(x, v=v), kernel=kernel.name)
+
+
+@pytest.mark.parametrize("kernel", names("prefill"))
+def test_infinite_scores_act_as_in_the_formula(kernel):
+    """All -inf: NaN. Some -inf: weight 0. One +inf: NaN, and an lse of +inf."""
+    case = AttentionCase(sq=20, sk=600, h=1, d=8, dtype=kernel.dtype)
+    x = case.make()
+    q = x.q.abs() + 0.5
+    lowest = torch.full_like(x.k, -torch.inf)
+    some, one = x.k.clone(), x.k.clone()
+    some[:, :520] = -torch.inf
+    one[:, 530] = torch.inf
+    for k in (lowest, some, one):
+        check_forward(case, dataclasses.replace(x, q=q, k=k), kernel=kernel.name)
+
+
+@pytest.mark.parametrize("bits", [0x7FC00001, 0x7FFFFFFF, -1, -4194303])
+@pytest.mark.parametrize("kernel", [k for k in names("prefill") if k.values[0].dtype == "float32"])
+def test_nan_of_any_payload_stays_nan(kernel, bits):
+    case = AttentionCase(sq=20, sk=20, h=1, d=8, mask=causal())
+    x = case.make()
+    k = x.k.clone()
+    k.view(torch.int32)[0, 3, 0, 2] = bits
+    o, lse = check_forward(case, dataclasses.replace(x, k=k), kernel=kernel.name)
+    assert o[0, 3:].isnan().all()
+    assert lse[0, 0, 3:].isnan().all()
+
+
+@pytest.mark.parametrize("kernel", names("prefill"))
 def test_hidden_nan_is_absent(kernel):
     case = AttentionCase(sq=100, sk=160, h=2, d=40, mask=window(10, 4), dtype=kernel.dtype)
     o, _ = check_forward(case, _with_nan(case, list(range(50))), kernel=kernel.name)
