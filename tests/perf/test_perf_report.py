@@ -14,7 +14,7 @@ def spread(median):
 def row(case="forward", threads=1, value=2.2, met=True, name="a-cpu-2-cores", **changes):
     machine = {
         "name": name, "cpu": "A CPU", "cores": 2, "memory_gib": 24.0, "torch": "2.13.0",
-        "python": "3.11.2", "date": "2026-01-02T03:04:05+00:00", "commit": "abc",
+        "python": "3.11.2", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "load": 0.5,
     }  # fmt: skip
     made = {
         "schema": 1, "family": "attention", "case": case, "text": "b1 s4096", "device": "cpu",
@@ -77,6 +77,7 @@ def test_records_add_up_and_replace(tmp_path):
     assert "3 of 3 goals met" in text
     assert "| `decode`<br>b1 s4096 | 1 | 250 ms |" in text
     assert "30.0 GB/s" in text
+    assert "load before measuring 0.5 to 0.5" in text
 
 
 def test_machines_keep_apart(tmp_path):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from warploom.perf.measure import Row
 
 FAMILIES = ("attention",)
+_BUSY = 0.5  # others' load for each core, above which that is said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +94,11 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
     facts = machine.facts(arguments.device)
     stamp = {"family": arguments.family, "machine": facts}
     print(f"{facts['name']}; torch {facts['torch']}; commit {facts['commit'] or 'unknown'}\n")
+    if facts["load"] > _BUSY * facts["cores"]:
+        _progress(
+            f"this machine is busy: load {facts['load']} on {facts['cores']} cores. Ratios are "
+            "taken in turns, but two threads on a busy machine are not two cores\n"
+        )
     rows: list[Row] = []
     before = torch.get_num_threads()
     try:

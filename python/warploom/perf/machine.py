@@ -16,7 +16,7 @@ from warploom import _core
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Processor, cores, GPU, versions, date and commit: JSON-ready."""
+    """Processor, cores, load, GPU, versions, date and commit: JSON-ready."""
     import torch
 
     known: dict[str, Any] = {
@@ -29,6 +29,7 @@ def facts(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "warploom": warploom.__version__,
         "described": json.loads(_core.describe_system()),
+        "load": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
     }

@@ -128,13 +128,15 @@ def _machine_section(rows: Sequence[Row]) -> str:
     facts = rows[0]["machine"]
     gpu = f"{facts['gpu']['name']}, " if "gpu" in facts else ""
     dates = sorted(row["machine"]["date"][:10] for row in rows)
+    loads = sorted(row["machine"]["load"] for row in rows)
     commits = sorted({row["machine"]["commit"] for row in rows})
     lines = [
         f"## {facts['name']}",
         "",
         f"{gpu}{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; torch "
         f"{facts['torch']}, Python {facts['python']}; {dates[0]} to {dates[-1]}, "
-        f"commit {', '.join(commits) or 'unknown'}.",
+        f"commit {', '.join(commits) or 'unknown'}; "
+        f"load before measuring {loads[0]} to {loads[-1]}.",
         "",
     ]
     for family in sorted({row["family"] for row in rows}):
