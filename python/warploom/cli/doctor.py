@@ -153,7 +153,9 @@ def _tool(name: str, use: str) -> dict[str, str]:
         return _part("absent", "not on PATH", use)
     shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     lines = [line for line in shown.stdout.splitlines() if any(c.isdigit() for c in line)]
-    version = next((line for line in lines if "release" in line), lines[0] if lines else "")
+    if name == "nvcc":  # its first lines are about copyright
+        lines = [line for line in lines if "release" in line]
+    version = lines[0] if lines else ""
     return _part("ready", f"{version.strip()} ({path})")
 
 
