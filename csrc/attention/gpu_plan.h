@@ -44,7 +44,7 @@ template <class M, int D>
 WL_HOST_DEVICE constexpr forward_tiles prefill_tiles() {
   if (M::lanes == 32) {
     if (D <= 64) return {2, 4, 1, 64, true, 2};
-    if (D <= 128) return {1, 8, 1, 64, false, 1};
+    if (D <= 128) return {2, 4, 1, 48, false, 2};
     return {1, 8, 1, 64, false, 1};
   }
   if (D <= 128) return {2, 4, 1, 64, true, 1};

@@ -46,8 +46,6 @@ struct prefill_kernel {
     const auto q = a.q.at(seq.batch, seq.first_q + first_row, head);
     const auto k = a.k.at(seq.batch, seq.first_k, kv_head);
     const auto v = a.v.at(seq.batch, seq.first_k, kv_head);
-    const auto o = a.o.at(seq.batch, seq.first_q + first_row, head);
-    const int64_t lse = seq.lse_index(p, head, first_row);
 
     simt::arena smem;
     typename Cfg::state state;
@@ -56,6 +54,10 @@ struct prefill_kernel {
         [&](int r) { return maybe_row<T>{q + r * a.q.row, rows.inside(r)}; },
         [&](int j) { return maybe_row<T>{k + j * a.k.row, j < seq.sk}; },
         [&](int j) { return maybe_row<T>{v + j * a.v.row, j < seq.sk}; });
+    // Looked up again: through the loop these places would occupy registers.
+    const sequence same = sequence::of(p, simt::opaque(n));
+    const auto o = a.o.at(same.batch, same.first_q + first_row, head);
+    const int64_t lse = same.lse_index(p, head, first_row);
     finish(
         state, p.f.factor,
         [&](int r, int c, const auto& values) {
