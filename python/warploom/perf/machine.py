@@ -19,6 +19,7 @@ def facts(device: str) -> dict[str, Any]:
     """Processor, cores, load, GPU, versions, date and commit: JSON-ready."""
     import torch
 
+    described = json.loads(_core.describe_system())  # not all of it: it holds the user's paths
     known: dict[str, Any] = {
         "name": name(device),
         "cpu": cpu_model(),
@@ -28,7 +29,7 @@ def facts(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "warploom": warploom.__version__,
-        "described": json.loads(_core.describe_system()),
+        **{key: described[key] for key in ("compiler", "cpu_features", "cpu_target")},
         "load": round(os.getloadavg()[0], 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
