@@ -5,3 +5,9 @@ warploom_gpu_sources(attention_emulator attention emulator cc ${emulator_targets
 warploom_backend(warploom_emulator csrc/backends/emulator.cc ${attention_emulator_table}
                  ${attention_emulator_kernels})
 target_link_libraries(warploom_emulator PRIVATE simt_emulator Threads::Threads)
+
+if(WARPLOOM_BUILD_TESTS)
+  add_executable(attention_gpu_plan_test tests/attention/gpu/plan_test.cc)
+  target_link_libraries(attention_gpu_plan_test PRIVATE warploom_options)
+  add_test(NAME attention_gpu_plan_test COMMAND attention_gpu_plan_test)
+endif()

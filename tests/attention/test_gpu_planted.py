@@ -110,7 +110,7 @@ def _reports(folder: Path, library: Path, bug: tuple[str, str, str, str] | None)
         assert text.count(old) == 1, f"{name} holds this {text.count(old)} times: {old}"
         (copies / name).write_text(text.replace(old, new))
     program = folder / "planted"
-    main = Path(__file__).parent / "planted/main.cc"
+    main = Path(__file__).parent / "gpu/planted.cc"
     _compile(str(main), str(library), "-o", str(program), first=folder)
     lines = []
     for seed in SEEDS:
