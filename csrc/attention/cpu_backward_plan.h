@@ -38,10 +38,11 @@ struct Cell {
 };
 
 struct BackwardPlan {
-  static constexpr int64_t kLongest = 1024, kShortest = 256;
+  static constexpr int64_t kLongest = 1024, kShortest = 512;
   // Ranges are halved while a diagonal has fewer cells than this over all heads: a machine of many
-  // cores wants cells, and packing operands for shorter ranges costs some percent.
-  static constexpr int64_t kEnoughCells = 32;
+  // cores wants cells. Operands are packed once for each range of the other side, so halving costs
+  // about 10% of the speed at d = 128.
+  static constexpr int64_t kEnoughCells = 16;
   static constexpr int64_t kRowUnit = 32;  // a multiple of every target's strip
 
   int64_t range = kLongest;

@@ -22,6 +22,7 @@ FORWARD = [
     AttentionCase(sq=50, h=2, d=16, mask=window(0, 0)),
     AttentionCase(sq=20, sk=30, h=2, d=16, mask=window(None, 3)),
     AttentionCase(sq=30, sk=20, h=2, d=16, mask=window(3, None)),
+    AttentionCase(sq=530, sk=1100, h=2, hk=1, d=24, mask=window(300, 40)),  # several ranges
     AttentionCase(sq=33, h=2, d=256),
     AttentionCase(sq=40, sk=35, h=2, d=8, dv=256, mask=causal()),
     AttentionCase(sq=40, sk=35, h=2, d=256, dv=8),

@@ -12,7 +12,7 @@ from warploom.mask import causal
 from warploom.testing.attention import run_backward, run_decode, run_forward
 from warploom.testing.cases import AttentionCase, DecodeCase
 
-CASE = AttentionCase(b=2, sq=300, sk=333, h=3, hk=1, d=72, mask=causal())
+CASE = AttentionCase(b=2, sq=1100, sk=600, h=3, hk=1, d=72, mask=causal())
 DECODE = DecodeCase(lengths=(700, 33, 1), h=6, hk=2, d=64, page=32)
 
 

@@ -194,6 +194,23 @@ def test_hidden_nan_is_absent_from_gradients(kernel):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("kernel", names("backward"))
+@pytest.mark.parametrize(
+    ("name", "dq", "dk"), [("k", (70, 91), (70, 71)), ("q", (70, 71), (50, 71))]
+)
+def test_nan_shows_in_the_gradients_of_its_pairs_and_nowhere_else(kernel, name, dq, dk):
+    case = AttentionCase(sq=150, sk=150, h=2, d=40, mask=window(20, 0), dtype=kernel.dtype)
+    x = case.make()
+    o, lse = run_forward(case, x)
+    row = getattr(x, name).clone()
+    row[:, 70] = torch.nan
+    found = run_backward(case, dataclasses.replace(x, **{name: row}), o, lse, kernel=kernel.name)
+    for gradient, (first, end) in zip(found, (dq, dk, dk), strict=True):
+        expected = torch.zeros_like(gradient, dtype=torch.bool)
+        expected[:, first:end] = True
+        assert torch.equal(gradient.isnan(), expected)
+
+
 @pytest.mark.parametrize("kernel", names("decode"))
 def test_decode_reads_nothing_past_the_lengths(kernel):
     case = DecodeCase(lengths=(40, 3), h=4, hk=2, d=64, capacity=64, dtype=kernel.dtype)
