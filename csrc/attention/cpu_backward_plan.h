@@ -40,8 +40,8 @@ struct Cell {
 struct BackwardPlan {
   static constexpr int64_t kLongest = 1024, kShortest = 512;
   // Ranges are halved while a diagonal has fewer cells than this over all heads: a machine of many
-  // cores wants cells. Operands are packed once for each range of the other side, so halving costs
-  // about 10% of the speed at d = 128.
+  // cores wants cells. Operands are packed once for each range of the other side, so halving cost
+  // 6 to 10% of the speed at d = 128 in bfloat16.
   static constexpr int64_t kEnoughCells = 16;
   static constexpr int64_t kRowUnit = 32;  // a multiple of every target's strip
 
