@@ -5,8 +5,8 @@
 #   make perf      the speed table                                make format    reformat the sources
 #   make test-gpu, make perf-gpu  the same on the machine's GPU   make clean     remove what was made
 #
-# TORCH is installed before anything that needs it; for a CPU-only build of it, for example
-#   make test TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+# TORCH is what pip installs before anything that needs it. pip's options may follow the version, for
+# instance those that choose a build of torch for the CPU alone.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -20,8 +20,7 @@ bin := $(VENV)/bin
 path := PATH="$(abspath $(bin)):$$PATH"
 pytest = WARPLOOM_TEST_BUILD=build/$(PRESET) $(bin)/python -m pytest
 pip := $(bin)/python -m pip --disable-pip-version-check -qq
-sources := $(shell git ls-files '*.cc' '*.h' '*.cuh' '*.cu' '*.inl' 2>/dev/null)
-python_sources := python tests perf
+sources := $(shell find include csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
 
 .PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
 .DEFAULT_GOAL := build

@@ -6,6 +6,7 @@
 // skips through memory, which costs almost half of the bandwidth.
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "attention/cpu.h"
 #include "attention/cpu_decode_plan.h"
@@ -351,11 +352,13 @@ class Decode {
 }  // namespace
 
 template <class T>
-wl_status decode(const wl_attention_decode_params& params) {
+wl_status decode(const wl_attention_decode_params& params) try {
   int threads;
   WL_RETURN_IF_ERROR(resolve_threads(params.exec.threads, &threads));
   if (params.b * params.s * params.h == 0) return WL_OK;
   return Decode<T>(params).run(threads);
+} catch (const std::bad_alloc&) {
+  return fail(WL_MEMORY, "no memory for the list of pieces");
 }
 
 }  // namespace warploom::attention

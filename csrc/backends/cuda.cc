@@ -44,14 +44,19 @@ KernelTable table(const char* family) {
 }
 
 std::string device_problem(Target target, int device_index) {
-  cudaDeviceProp properties;
-  const cudaError_t error = cudaGetDeviceProperties(&properties, device_index);
+  // Asked at every call: single attributes are quick to read, all properties are not.
+  int major = 0, minor = 0;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_index);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_index);
+  }
   if (error != cudaSuccess) return "CUDA: " + text_of(error);
-  const int capability = properties.major * 10 + properties.minor;
+  const int capability = major * 10 + minor;
   const bool fits = target == Target::sm_90a ? capability == 90 : capability >= 80;
   if (fits) return "";
-  return std::string(properties.name) + " has compute capability " +
-         std::to_string(properties.major) + "." + std::to_string(properties.minor);
+  return "CUDA device " + std::to_string(device_index) + " has compute capability " +
+         std::to_string(major) + "." + std::to_string(minor);
 }
 
 }  // namespace

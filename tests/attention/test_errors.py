@@ -17,6 +17,7 @@ def tensor(*shape, dtype=torch.float32):
 
 
 Q, K = tensor(2, 5, 4, 8), tensor(2, 7, 2, 8)
+META = K.to("meta")
 OFFSETS = torch.tensor([0, 3, 5], dtype=torch.int32)
 R = tensor(5, 2, 8)
 CACHE, LENGTHS = tensor(2, 16, 2, 8), torch.tensor([3, 4], dtype=torch.int32)
@@ -38,6 +39,24 @@ def ints(*values, dtype=torch.int32):
         (lambda: wl.attention(Q, tensor(2, 7, 2, 9), K), "must be [2, sk, hk, 8]"),
         (lambda: wl.attention(Q, K.half(), K), "k is torch.float16: must be torch.float32 like q"),
         (lambda: wl.attention(Q, K, K.double()), "v is torch.float64: must be torch.float32"),
+        (lambda: wl.attention(Q, META, META), "k is on meta: must be on cpu like q"),
+        (lambda: wl.attention(META, K, META), "k is on cpu: must be on meta like q"),
+        (
+            lambda: wl.attention_varlen(R, R, R, OFFSETS.to("meta"), OFFSETS),
+            "cu_seqlens_q is on meta: must be on cpu like q",
+        ),
+        (
+            lambda: wl.attention_decode(STEP, CACHE, CACHE, LENGTHS.to("meta")),
+            "lengths is on meta: must be on cpu like q",
+        ),
+        (
+            lambda: wl.merge_states([Q, Q.to("meta")], [tensor(2, 4, 5)] * 2),
+            "o[1] is on meta: must be on cpu like q",
+        ),
+        (
+            lambda: wl.page_write(PAGES, PAGES, R.to("meta"), R, torch.arange(5)),
+            "k is on meta: must be on cpu like q",
+        ),
         (
             lambda: wl.attention(Q.double(), K.double(), K.double()),
             "q is torch.float64: must be torch.float32, torch.float16 or torch.bfloat16",

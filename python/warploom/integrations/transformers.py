@@ -110,9 +110,9 @@ def _plan(
             "the model's own 2-D padding mask, which warploom turns into intervals"
         )
     causal_layer = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if not (causal_layer and shape[1] > 1):
+    if not causal_layer:
         band = full()
-    elif shape[1] != shape[2]:
+    elif shape[1] not in (1, shape[2]):  # one query alone is the newest position
         raise NotImplementedError(
             f"a causal layer with {shape[1]} queries, {shape[2]} keys and no mask: the position "
             "of the first query is unknown"

@@ -43,9 +43,7 @@ def dtype_code(
 
 
 def same_device(q: torch.Tensor, **others: torch.Tensor | None) -> None:
-    """On the CPU the dispatcher has seen to it already."""
-    if q.is_cpu:
-        return
+    """All of them on q's device: torch picks an implementation by the mix of devices it finds."""
     for name, other in others.items():
         if other is not None and other.device != q.device:
             raise ValueError(f"{name} is on {other.device}: must be on {q.device} like q")

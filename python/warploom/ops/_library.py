@@ -182,11 +182,12 @@ def _tensors(args: Iterable[Any]) -> list[torch.Tensor]:
 
 
 def _on_its_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes the first tensor's GPU the current one, as launching on its stream needs."""
+    """Makes the tensors' GPU the current one, as launching on its stream needs."""
 
     @functools.wraps(implementation)
     def guarded(*args: Any) -> Any:
-        with torch.cuda.device(_tensors(args)[0].device):
+        # Not simply the first: one on the CPU among them is for the implementation to refuse.
+        with torch.cuda.device(next(t.device for t in _tensors(args) if t.is_cuda)):
             return implementation(*args)
 
     return guarded

@@ -194,7 +194,7 @@ def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any)
     options = _Options(*arguments)
     sizes = _sizes(q, k, v, options)
     code = dtype_code(q, k, v)
-    if not q.is_cpu:
+    if not (q.is_cpu and k.is_cpu and v.is_cpu):
         same_device(q, k=k, v=v)
     o, lse = _outputs(q, sizes, options)
     _core.attention_forward(

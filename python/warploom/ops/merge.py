@@ -43,7 +43,8 @@ def merge_states(
         The merged o and lse, of the shapes and dtypes of a part.
 
     Raises:
-        ValueError: an argument is wrong; the message names it, and says what it must be.
+        ValueError: an argument is wrong; the message names it, and says what it must be. GPU
+            kernels take at most 32 parts.
     """
     if not isinstance(o, (list, tuple)) or not isinstance(lse, (list, tuple)):
         raise ValueError("o and lse: each must be a list with one array a part")
