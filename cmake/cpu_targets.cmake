@@ -19,7 +19,7 @@ function(warploom_cpu_tests name)
   endforeach()
 endfunction()
 
-# What users need, apart from GPU libraries: the install component `runtime`.
+# What users need: the install component `runtime`.
 add_custom_target(warploom_runtime)
 add_dependencies(warploom_runtime warploom)
 

@@ -25,6 +25,7 @@ warploom_gpu_sources(attention_cuda attention cuda cu ${cuda_targets})
 
 find_package(CUDAToolkit REQUIRED)
 warploom_backend(warploom_cuda csrc/backends/cuda.cc ${attention_cuda_table})
+add_dependencies(warploom_runtime warploom_cuda)
 target_link_libraries(warploom_cuda PRIVATE CUDA::cudart_static)
 
 # Kernels of a target are compiled for it and for every newer architecture listed; PTX of the

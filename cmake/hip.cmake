@@ -46,6 +46,7 @@ find_path(WARPLOOM_HIP_INCLUDE hip/hip_runtime_api.h HINTS $ENV{ROCM_PATH}/inclu
 find_library(WARPLOOM_HIP_RUNTIME amdhip64 HINTS $ENV{ROCM_PATH}/lib REQUIRED)
 mark_as_advanced(WARPLOOM_HIP_INCLUDE WARPLOOM_HIP_RUNTIME)
 warploom_backend(warploom_hip csrc/backends/hip.cc ${attention_hip_table} ${hip_objects})
+add_dependencies(warploom_runtime warploom_hip)
 target_compile_definitions(warploom_hip PRIVATE __HIP_PLATFORM_AMD__=1)
 target_include_directories(warploom_hip SYSTEM PRIVATE ${WARPLOOM_HIP_INCLUDE})
 target_link_libraries(warploom_hip PRIVATE ${WARPLOOM_HIP_RUNTIME})

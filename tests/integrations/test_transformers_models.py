@@ -223,6 +223,13 @@ def test_other_arguments_are_refused_by_name(name):
         attention_forward(torch.nn.Module(), q, q, q, None, **{name: torch.ones(2)})
 
 
+def test_a_lone_query_without_a_mask_keeps_its_window():
+    q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 2, 6, 8)
+    out, _ = attention_forward(torch.nn.Module(), q, k, k, None, sliding_window=3)
+    reference = torch.nn.functional.scaled_dot_product_attention(q, k[:, :, 3:], k[:, :, 3:])
+    close(out, reference.transpose(1, 2))
+
+
 def test_without_a_mask_the_layer_decides():
     q, k = torch.randn(1, 2, 4, 8), torch.randn(1, 2, 6, 8)
     layer = torch.nn.Module()
