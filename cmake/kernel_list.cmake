@@ -68,6 +68,10 @@ WL_GPU_KERNEL(@line@)
     list(APPEND all ${folder}/${name}.${suffix})
     set_source_files_properties(${folder}/${name}.${suffix} PROPERTIES WARPLOOM_HEAD_DIM ${head_dim})
   endforeach()
+  if(NOT all AND NOT WARPLOOM_KERNELS)
+    message(FATAL_ERROR "the ${backend} library would hold no kernel: none of csrc/${family}/kernels.def "
+                        "is for ${ARGN}")
+  endif()
   file(CONFIGURE OUTPUT ${folder}/table.cc @ONLY CONTENT
 "// The functions of this library, in the order of csrc/@family@/kernels.def.
 #include \"base/backend.h\"
