@@ -5,6 +5,9 @@ set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/
                 csrc/perf/cpu_ceilings.cc)
 
 set(cpu_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+if(WARPLOOM_SANITIZE)
+  list(APPEND cpu_flags -O1)  # unrolled loops full of checks take minutes a file at -O3
+endif()
 
 # Programs that test the loops' parts in C++, one per CPU target. They exit with 77 where the
 # processor cannot run the target.
