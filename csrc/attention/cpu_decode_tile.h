@@ -14,7 +14,7 @@
 
 namespace warploom::attention {
 
-inline constexpr int kBlockKeys = 16;  // keys that a softmax step takes in at once
+inline constexpr int kBlockKeys = 64;  // keys that a softmax step takes in at once
 inline constexpr int kDecodeRows = 4;  // query rows of a full tile
 
 // Accumulators of a tile: enough to hide latency, few enough to leave registers for operands.
@@ -86,22 +86,35 @@ inline auto load_first_keys(const T* p, int count) {
 
 namespace sum_detail {
 
-// Lane i holds two neighbouring sums of a (i & step is 0) or of b (it is not).
-template <int step, int... lane>
+// Stages of a transposing sum. Each adds neighbours of a and of b, and keeps b's behind a's: lanes
+// one apart in each 128 bits, then two apart, then whole 128 bits. Patterns that the processor has
+// as one instruction without an index register.
+template <int stage, int... lane>
 inline Floats fold(Floats a, Floats b, std::integer_sequence<int, lane...>) {
-  constexpr Words kFirst = {uint32_t(lane & step ? lane - step + kLanes : lane)...};
-  constexpr Words kSecond = {uint32_t(lane & step ? lane + kLanes : lane + step)...};
-  return __builtin_shuffle(a, b, kFirst) + __builtin_shuffle(a, b, kSecond);
+  if constexpr (stage == 0) {
+    constexpr Words kFirst = {uint32_t(lane / 4 * 4 + lane % 4 / 2 + lane % 2 * kLanes)...};
+    constexpr Words kSecond = {uint32_t(lane / 4 * 4 + lane % 4 / 2 + lane % 2 * kLanes + 2)...};
+    return __builtin_shuffle(a, b, kFirst) + __builtin_shuffle(a, b, kSecond);
+  } else if constexpr (stage == 1) {
+    constexpr Words kFirst = {uint32_t(lane / 4 * 4 + lane % 2 + lane % 4 / 2 * kLanes)...};
+    constexpr Words kSecond = {uint32_t(lane / 4 * 4 + lane % 2 + lane % 4 / 2 * kLanes + 2)...};
+    return __builtin_shuffle(a, b, kFirst) + __builtin_shuffle(a, b, kSecond);
+  } else {
+    constexpr Words kFirst = {uint32_t(lane / 4 * 8 + lane % 4)...};  // runs on from a into b
+    constexpr Words kSecond = {uint32_t(lane / 4 * 8 + lane % 4 + 4)...};
+    return __builtin_shuffle(a, b, kFirst) + __builtin_shuffle(a, b, kSecond);
+  }
 }
 
-template <int step>
+template <int stage, int count>
 inline void fold_from(Floats* sums) {
-  if constexpr (step < kLanes) {
+  if constexpr (count > 1) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2 / step; ++i) {
-      sums[i] = fold<step>(sums[2 * i], sums[2 * i + 1], std::make_integer_sequence<int, kLanes>());
+    for (int i = 0; i < count / 2; ++i) {
+      sums[i] =
+          fold<stage>(sums[2 * i], sums[2 * i + 1], std::make_integer_sequence<int, kLanes>());
     }
-    fold_from<2 * step>(sums);
+    fold_from<stage + 1, count / 2>(sums);
   }
 }
 
@@ -109,55 +122,121 @@ inline void fold_from(Floats* sums) {
 
 // Lane i of the result is the sum of sums[i]'s lanes, for kLanes vectors, in a fixed order.
 inline Floats sum_lanes(Floats* sums) {
-  sum_detail::fold_from<1>(sums);
+  sum_detail::fold_from<0, kLanes>(sums);
   return sums[0];
 }
 
 template <int rows>
 inline constexpr int kTileKeys = kDecodeSums / (rows == 3 ? 4 : rows);
 
-// scores[row][key] = <q[row], k[key]> for kTileKeys keys, rows of scores kBlockKeys apart.
-template <class T, int rows>
-inline void score_tile(const QueryWord<T>* q, int64_t q_row, int64_t d, const T* const* k,
-                       int64_t k_offset, float* scores) {
-  constexpr int keys = kTileKeys<rows>, step = kQueryStep<T>;
-  const T* k_rows[keys];
-#pragma GCC unroll 16
-  for (int j = 0; j < keys; ++j) k_rows[j] = k[j] + k_offset;
-  Floats sums[kDecodeSums] = {};
-  const auto add = [&](int64_t c, const auto& load_key) {
-    decltype(load(q)) query[rows];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) query[r] = load(q + r * q_row + c / (step / kLanes));
-#pragma GCC unroll 16
-    for (int j = 0; j < keys; ++j) {
-      const auto key = load_key(k_rows[j] + c);
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) {
-        sums[r * keys + j] = multiply_add(query[r], key, sums[r * keys + j]);
+// Reads the rows of a block into the caches, in the order of memory and in two streams, with
+// nothing else in between: the tiles' own order (head after head, or several rows at once) leaves
+// most of the bandwidth unused, and so do prefetch instructions spread through their arithmetic.
+template <class T>
+[[gnu::noinline]] void fetch(const T* const* rows, int64_t keys, int64_t heads,
+                             const wl_strided& cache, int64_t d) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const bool whole_rows = cache.stride[2] == d;
+  const int64_t spans = whole_rows ? 1 : heads, span = whole_rows ? heads * d : d;
+  const auto touch = [](const T* p) { (void)*reinterpret_cast<const volatile char*>(p); };
+  const int64_t half = (keys + 1) / 2;
+  for (int64_t n = 0; n < spans; ++n) {
+    for (int64_t j = 0; j < half; ++j) {
+      const T* first = rows[j] + n * cache.stride[2];
+      const T* second = rows[std::min(j + half, keys - 1)] + n * cache.stride[2];
+      for (int64_t c = 0; c < span; c += kLine) {
+        touch(first + c);
+        touch(second + c);
       }
     }
-  };
-  int64_t c = 0;
-  for (; c + step <= d; c += step) add(c, [](const T* p) { return load_keys(p); });
-  if (c < d) add(c, [&](const T* p) { return load_first_keys(p, int(d - c)); });
-  float totals[kDecodeSums];
-#pragma GCC unroll 4
-  for (int n = 0; n < kDecodeSums; n += kLanes) store(totals + n, sum_lanes(sums + n));
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; ++r) {
-    std::memcpy(scores + r * kBlockKeys, totals + r * keys, keys * sizeof(float));
   }
 }
 
-// Vectors of a value that a tile accumulates at once.
-inline constexpr int kTileVectors = kDecodeSums / kDecodeRows;
+// A stack of rows, one after another for every kv head.
+template <class T>
+struct Stack {
+  T* data;
+  int64_t row, head;  // elements from one row, and from one head, to the next
+};
 
-// o[row] = rescale[row] * o[row] + sum over keys of p[row][key] * v[key], for `vectors` vectors of
-// the value dimension, the last of which has `last` elements. rescale may be nullptr: 1.
+// scores[head][row][key] = <q[head][row], k[key][head]> for kTileKeys keys of every head. All heads
+// of a key come before the next keys: that is their order in memory. Out of line: inlined, GCC runs
+// out of address registers.
+template <class T, int rows>
+[[gnu::noinline]] void score_tile(Stack<const QueryWord<T>> q, int64_t d, const T* const* k,
+                                  int64_t k_head, int64_t heads, Stack<float> scores) {
+  constexpr int keys = kTileKeys<rows>, step = kQueryStep<T>;
+  for (int64_t head = 0; head < heads; ++head) {
+    Floats sums[kDecodeSums] = {};
+    const auto add = [&](int64_t c, const auto& load_key) {
+      decltype(load(q.data)) query[rows];
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) {
+        query[r] = load(q.data + head * q.head + r * q.row + c / (step / kLanes));
+      }
+#pragma GCC unroll 16
+      for (int j = 0; j < keys; ++j) {
+        const auto key = load_key(k[j] + head * k_head + c);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; ++r) {
+          sums[r * keys + j] = multiply_add(query[r], key, sums[r * keys + j]);
+        }
+      }
+    };
+    int64_t c = 0;
+    for (; c + step <= d; c += step) add(c, [](const T* p) { return load_keys(p); });
+    if (c < d) add(c, [&](const T* p) { return load_first_keys(p, int(d - c)); });
+    float totals[kDecodeSums];
+#pragma GCC unroll 4
+    for (int n = 0; n < kDecodeSums; n += kLanes) store(totals + n, sum_lanes(sums + n));
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      std::memcpy(scores.data + head * scores.head + r * scores.row, totals + r * keys,
+                  keys * sizeof(float));
+    }
+  }
+}
+
+// Weights wait in the form that multiplies values: where queries are pairs, in bfloat16, so that
+// those of two keys that follow one another are a pair.
+template <class T>
+using Weight = std::conditional_t<kPairs<T>, bf16, float>;
+
+// Vectors of a value that a tile accumulates at once, and the fewest: pairs give two.
+inline constexpr int kTileVectors = kDecodeSums / kDecodeRows;
+template <class T>
+inline constexpr int kUnitVectors = kQueryStep<T> / kLanes;
+
+// Values of two keys as pairs. In each 128 bits `low` has the first four elements and `high` the
+// last four, so sums of their products are out of order by 128 bits until restore_order.
+#if defined(__AVX512BF16__)
+inline void interleave(Words first, Words second, Words& low, Words& high) {
+  low = Words(_mm512_unpacklo_epi16(__m512i(first), __m512i(second)));
+  high = Words(_mm512_unpackhi_epi16(__m512i(first), __m512i(second)));
+}
+#endif
+
+// For o_row floats of sums; nothing to do where they are in order.
+template <class T>
+inline void restore_order([[maybe_unused]] float* sums, [[maybe_unused]] int64_t o_row) {
+#if defined(__AVX512BF16__)
+  if constexpr (kPairs<T>) {
+    constexpr Words kFirst = {0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23};
+    for (int64_t c = 0; c < o_row; c += 2 * kLanes) {
+      const Floats low = load(sums + c), high = load(sums + c + kLanes);
+      store(sums + c, __builtin_shuffle(low, high, kFirst));
+      store(sums + c + kLanes, __builtin_shuffle(low, high, kFirst + 8));
+    }
+  }
+#endif
+}
+
+// o[row] = rescale[row] * o[row] + sum over keys of weight[row][key] * v[key], for `vectors`
+// vectors of the value dimension; in a partial tile only `count` elements are there to read.
+// rescale may be nullptr: 1.
 template <class T, int rows, int vectors, bool partial>
-inline void value_tile(const float* p, const float* rescale, const T* const* v, int64_t v_offset,
-                       Range keys, float* o, int64_t o_row, int last) {
+inline void value_tile(const Weight<T>* weights, const float* rescale, const T* const* v,
+                       int64_t v_offset, Range keys, float* o, int64_t o_row, int count) {
   Floats sums[rows][vectors];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -167,19 +246,46 @@ inline void value_tile(const float* p, const float* rescale, const T* const* v, 
       sums[r][n] = rescale ? before * broadcast(rescale[r]) : before;
     }
   }
-  for (int64_t j = keys.begin; j < keys.end; ++j) {
-    const T* row = v[j] + v_offset;
-    Floats value[vectors];
-#pragma GCC unroll 4
-    for (int n = 0; n < vectors; ++n) {
-      value[n] = partial && n == vectors - 1 ? load_first_floats(row + n * kLanes, last)
-                                             : load_floats(row + n * kLanes);
-    }
+  const auto add = [&](const auto* value, const auto& weight) {
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r) {
-      const Floats weight = load_broadcast(p + r * kBlockKeys + j);
+      const auto w = weight(weights + r * kBlockKeys);
 #pragma GCC unroll 4
-      for (int n = 0; n < vectors; ++n) sums[r][n] = multiply_add(weight, value[n], sums[r][n]);
+      for (int n = 0; n < vectors; ++n) sums[r][n] = multiply_add(w, value[n], sums[r][n]);
+    }
+  };
+  int64_t j = keys.begin;
+  if constexpr (kPairs<T>) {
+    const auto load_value = [&](int64_t at, int n) {
+      const T* p = v[at] + v_offset + n * kLanes;
+      if constexpr (partial) return load_first<Words>(p, count);
+      return load(reinterpret_cast<const Pair*>(p));
+    };
+    Words value[vectors];
+    for (; j + 2 <= keys.end; j += 2) {
+#pragma GCC unroll 4
+      for (int n = 0; n < vectors; n += 2) {
+        interleave(load_value(j, n), load_value(j + 1, n), value[n], value[n + 1]);
+      }
+      add(value,
+          [&](const bf16* w) { return load_broadcast(reinterpret_cast<const Pair*>(w + j)); });
+    }
+    if (j < keys.end) {  // with a zero for its partner: what follows may be anything
+#pragma GCC unroll 4
+      for (int n = 0; n < vectors; n += 2) {
+        interleave(load_value(j, n), Words{}, value[n], value[n + 1]);
+      }
+      add(value, [&](const bf16* w) { return broadcast(uint32_t{w[j].bits}); });
+    }
+  } else {
+    Floats value[vectors];
+    for (; j < keys.end; ++j) {
+      const T* row = v[j] + v_offset;
+#pragma GCC unroll 4
+      for (int n = 0; n < vectors; ++n) {
+        value[n] = partial ? load_first_floats(row, count) : load_floats(row + n * kLanes);
+      }
+      add(value, [&](const float* w) { return load_broadcast(w + j); });
     }
   }
 #pragma GCC unroll 4
@@ -189,20 +295,24 @@ inline void value_tile(const float* p, const float* rescale, const T* const* v, 
   }
 }
 
-// The same for the whole value dimension.
+// The same for the whole value dimension. Out of line as score_tile is.
 template <class T, int rows>
-inline void value_rows(const float* p, const float* rescale, const T* const* v, int64_t v_offset,
-                       Range keys, float* o, int64_t o_row, int64_t dv) {
-  constexpr int64_t kTile = kTileVectors * kLanes;
+[[gnu::noinline]] void value_rows(const Weight<T>* weights, const float* rescale, const T* const* v,
+                                  int64_t v_offset, Range keys, float* o, int64_t o_row,
+                                  int64_t dv) {
+  constexpr int64_t kTile = kTileVectors * kLanes, kUnit = kUnitVectors<T> * kLanes;
   int64_t c = 0;
   for (; c + kTile <= dv; c += kTile) {
-    value_tile<T, rows, kTileVectors, false>(p, rescale, v, v_offset + c, keys, o + c, o_row, 0);
+    value_tile<T, rows, kTileVectors, false>(weights, rescale, v, v_offset + c, keys, o + c, o_row,
+                                             0);
   }
-  for (; c + kLanes <= dv; c += kLanes) {
-    value_tile<T, rows, 1, false>(p, rescale, v, v_offset + c, keys, o + c, o_row, 0);
+  for (; c + kUnit <= dv; c += kUnit) {
+    value_tile<T, rows, kUnitVectors<T>, false>(weights, rescale, v, v_offset + c, keys, o + c,
+                                                o_row, 0);
   }
   if (c < dv) {
-    value_tile<T, rows, 1, true>(p, rescale, v, v_offset + c, keys, o + c, o_row, int(dv - c));
+    value_tile<T, rows, kUnitVectors<T>, true>(weights, rescale, v, v_offset + c, keys, o + c,
+                                               o_row, int(dv - c));
   }
 }
 
