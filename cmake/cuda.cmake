@@ -28,6 +28,20 @@ warploom_backend(warploom_cuda csrc/backends/cuda.cc ${attention_cuda_table})
 add_dependencies(warploom_runtime warploom_cuda)
 target_link_libraries(warploom_cuda PRIVATE CUDA::cudart_static)
 
+# The gate is compiled for every architecture, and as PTX, as the kernels are.
+warploom_layout_gate(cuda_gate cuda cu)
+set(gate_architectures ${CMAKE_CUDA_ARCHITECTURES})
+foreach(architecture IN LISTS WARPLOOM_CUDA_ARCHITECTURES)
+  if(architecture MATCHES "^[0-9]+$")
+    list(APPEND gate_architectures ${architecture}-virtual)
+  endif()
+endforeach()
+add_library(warploom_cuda_gate OBJECT ${cuda_gate})
+set_target_properties(warploom_cuda_gate PROPERTIES CUDA_ARCHITECTURES "${gate_architectures}")
+target_link_libraries(warploom_cuda_gate PRIVATE warploom warploom_options)
+target_compile_options(warploom_cuda_gate PRIVATE ${cuda_flags})
+target_sources(warploom_cuda PRIVATE $<TARGET_OBJECTS:warploom_cuda_gate>)
+
 # Kernels of a target are compiled for it and for every newer architecture listed; PTX of the
 # lowest one serves GPUs that are newer still.
 foreach(architecture IN LISTS WARPLOOM_CUDA_ARCHITECTURES)

@@ -42,6 +42,9 @@ foreach(target IN LISTS hip_targets)
   endforeach()
 endforeach()
 
+warploom_layout_gate(hip_gate hip hip)
+warploom_hip_object(hip_objects ${hip_gate} ${hip_targets})
+
 find_path(WARPLOOM_HIP_INCLUDE hip/hip_runtime_api.h HINTS $ENV{ROCM_PATH}/include REQUIRED)
 find_library(WARPLOOM_HIP_RUNTIME amdhip64 HINTS $ENV{ROCM_PATH}/lib REQUIRED)
 mark_as_advanced(WARPLOOM_HIP_INCLUDE WARPLOOM_HIP_RUNTIME)

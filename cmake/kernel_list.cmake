@@ -98,3 +98,10 @@ KernelTable gpu_table() {
     set(${out}_${target} ${${target}_sources} PARENT_SCOPE)
   endforeach()
 endfunction()
+
+# Sets `out` to a source of this backend's language with the gate that a device must pass.
+function(warploom_layout_gate out backend suffix)
+  set(source ${PROJECT_BINARY_DIR}/generated/backends/layout_gate_${backend}.${suffix})
+  file(CONFIGURE OUTPUT ${source} @ONLY CONTENT "#include \"backends/layout_gate.cuh\"\n")
+  set(${out} ${source} PARENT_SCOPE)
+endfunction()

@@ -6,6 +6,7 @@
 
 #include "base/backend.h"
 #include "base/status.h"
+#include "base/targets.h"
 
 namespace warploom {
 namespace {
@@ -19,9 +20,48 @@ struct Platform {
   static std::string current(int* index) { return text_of(cudaGetDevice(index)); }
   static std::string make_current(int index) { return text_of(cudaSetDevice(index)); }
   static std::string synchronize() { return text_of(cudaDeviceSynchronize()); }
+  static std::string synchronize(void* stream) {
+    return text_of(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+  }
+  static std::string create_stream(void** stream) {
+    return text_of(
+        cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking));
+  }
+  static void destroy_stream(void* stream) {
+    static_cast<void>(cudaStreamDestroy(static_cast<cudaStream_t>(stream)));
+  }
   static std::string allocate_mapped(size_t bytes, void** host, void** device) {
     const cudaError_t error = cudaHostAlloc(host, bytes, cudaHostAllocMapped);
     return text_of(error != cudaSuccess ? error : cudaHostGetDevicePointer(device, *host, 0));
+  }
+  static void free_mapped(void* host) { static_cast<void>(cudaFreeHost(host)); }
+
+  // Lets this thread allocate and synchronize while the program captures a graph.
+  class Uncaptured {
+   public:
+    Uncaptured() { exchange(); }
+    ~Uncaptured() { exchange(); }
+    Uncaptured(const Uncaptured&) = delete;
+    Uncaptured& operator=(const Uncaptured&) = delete;
+
+   private:
+    void exchange() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+  };
+
+  // Why the device's kind cannot run the target. `lasting`: the driver answered.
+  static std::string unfit(Target target, int device_index, std::string* device_name,
+                           bool* lasting) {
+    cudaDeviceProp properties;
+    const cudaError_t error = cudaGetDeviceProperties(&properties, device_index);
+    if (error != cudaSuccess) return "CUDA: " + text_of(error);
+    *device_name = properties.name;
+    *lasting = true;
+    const int capability = properties.major * 10 + properties.minor;
+    const bool fits = target == Target::sm_90a ? capability == 90 : capability >= 80;
+    if (fits) return "";
+    return *device_name + " has compute capability " + std::to_string(properties.major) + "." +
+           std::to_string(properties.minor);
   }
 };
 
@@ -41,22 +81,6 @@ namespace {
 KernelTable table(const char* family) {
   if (std::strcmp(family, "attention") == 0) return attention::gpu_table();
   return {nullptr, 0};
-}
-
-std::string device_problem(Target target, int device_index) {
-  // Asked at every call: single attributes are quick to read, all properties are not.
-  int major = 0, minor = 0;
-  cudaError_t error =
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_index);
-  if (error == cudaSuccess) {
-    error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_index);
-  }
-  if (error != cudaSuccess) return "CUDA: " + text_of(error);
-  const int capability = major * 10 + minor;
-  const bool fits = target == Target::sm_90a ? capability == 90 : capability >= 80;
-  if (fits) return "";
-  return "CUDA device " + std::to_string(device_index) + " has compute capability " +
-         std::to_string(major) + "." + std::to_string(minor);
 }
 
 }  // namespace

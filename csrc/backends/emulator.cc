@@ -1,7 +1,9 @@
 // The library of the checking emulator: GPU kernels run by the host, on host memory.
 #include <cstring>
 #include <mutex>
+#include <vector>
 
+#include "backends/layout_gate.h"
 #include "base/backend.h"
 #include "base/device_errors.h"
 #include "base/gpu_runtime.h"
@@ -35,6 +37,22 @@ wl_status check(int) {
   return take_error();
 }
 
+// The gate of real devices, asked once for each machine.
+std::string layout_of(Target target) {
+  std::vector<char> out(layout_probe_bytes());
+  bool ran;
+  const std::string problem =
+      layout_problem(target, nullptr, out.data(), out.data(), [] { return std::string(); }, &ran);
+  return problem.empty() ? "" : "emulator: " + problem;
+}
+
+std::string device_problem(Target target, int) {
+  const std::lock_guard lock(mutex);
+  static const std::string of_32_lanes = layout_of(Target::sm_80);
+  static const std::string of_64_lanes = layout_of(Target::gfx90a);
+  return target == Target::gfx90a ? of_64_lanes : of_32_lanes;
+}
+
 void configure(uint64_t seed) {
   const std::lock_guard lock(mutex);
   simt::emulator::settings().seed = seed;
@@ -54,4 +72,5 @@ GpuCall::~GpuCall() = default;
 
 }  // namespace warploom
 
-WARPLOOM_EXPORT_BACKEND(&warploom::table, nullptr, &warploom::check, &warploom::configure)
+WARPLOOM_EXPORT_BACKEND(&warploom::table, &warploom::device_problem, &warploom::check,
+                        &warploom::configure)

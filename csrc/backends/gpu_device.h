@@ -1,12 +1,14 @@
 // What the CUDA and HIP libraries do alike: a current device for each call, and one error word for
-// each device in host memory that kernels can write. Included once, after `struct Platform`, whose
-// functions return "" or what went wrong.
+// each device in host memory that kernels can write, and whether a device may be used at all.
+// Included once, after `struct Platform`, whose functions return "" or what went wrong.
 #pragma once
 
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
+#include "backends/layout_gate.h"
 #include "base/device_errors.h"
 #include "base/gpu_runtime.h"
 
@@ -51,6 +53,7 @@ std::string error_word_of(int index, ErrorWord* word) {
   const std::lock_guard lock(mutex);
   ErrorWord& known = (*words)[index];
   if (!known.host) {
+    const Platform::Uncaptured uncaptured;
     void *host = nullptr, *device = nullptr;
     const std::string problem = Platform::allocate_mapped(sizeof(int32_t), &host, &device);
     if (!problem.empty()) return problem;
@@ -71,6 +74,48 @@ wl_status take_error(int index, const ErrorWord& word) {
   if (!found) return WL_OK;
   *word.host = 0;
   return fail_on(index, "an earlier kernel found " + describe_error_word(found));
+}
+
+// Runs the layout probe on a stream of its own, so that it disturbs nobody's.
+std::string probe_device(Target target, int index, bool* ran) {
+  *ran = false;
+  const CurrentDevice device(index);
+  if (!device.problem().empty()) return device.problem();
+  const Platform::Uncaptured uncaptured;
+  void *host = nullptr, *mapped = nullptr, *stream = nullptr;
+  std::string problem = Platform::allocate_mapped(layout_probe_bytes(), &host, &mapped);
+  if (!problem.empty()) return problem;
+  problem = Platform::create_stream(&stream);
+  if (problem.empty()) {
+    const auto wait = [&] { return Platform::synchronize(stream); };
+    problem = layout_problem(target, stream, mapped, host, wait, ran);
+    Platform::destroy_stream(stream);
+  }
+  Platform::free_mapped(host);
+  return problem;
+}
+
+// "" when kernels of the target may run on the device: its kind fits and the layout probe passed.
+// Asked once for each device; only what a driver may answer otherwise next time is asked again.
+std::string device_problem(Target target, int index) {
+  static std::mutex mutex;
+  static std::map<std::pair<Target, int>, std::string>* answers =
+      new std::map<std::pair<Target, int>, std::string>;
+  const std::lock_guard lock(mutex);
+  const auto known = answers->find({target, index});
+  if (known != answers->end()) return known->second;
+  std::string name;
+  bool lasting = false;
+  std::string problem = Platform::unfit(target, index, &name, &lasting);
+  if (problem.empty()) {
+    problem = probe_device(target, index, &lasting);
+    if (!problem.empty()) {
+      problem = std::string(Platform::name) + " device " + std::to_string(index) + " (" + name +
+                "): " + problem;
+    }
+  }
+  if (lasting) answers->emplace(std::pair{target, index}, problem);
+  return problem;
 }
 
 wl_status check(int index) {

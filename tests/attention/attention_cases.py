@@ -83,6 +83,20 @@ EMULATED_DECODE = [
     DecodeCase(lengths=(300,), h=2, hk=2, d=128, page=64, mask=window(100, 0)),
 ]
 
+# For devices, which take these in no time.
+LARGE_FORWARD = [
+    AttentionCase(sq=4096, h=4, hk=2, d=128, mask=causal()),
+    AttentionCase(sq=2048, h=4, d=64),
+    AttentionCase(b=2, sq=1000, sk=3001, h=3, hk=1, d=72, mask=window(700, 10)),
+    AttentionCase(b=3, sq=1024, sk=1500, h=2, d=256, mask=causal(), softcap=5.0),
+    AttentionCase(lengths_q=(1700, 1, 0, 2300), h=4, hk=2, d=128, mask=causal()),
+]
+LARGE_DECODE = [
+    DecodeCase(lengths=(8192, 4095, 1), h=32, hk=8, d=128, page=64),
+    DecodeCase(lengths=(3000, 2999), s=4, h=16, hk=1, d=64, capacity=4096),
+    DecodeCase(lengths=(5000,), h=4, d=256, page=16, mask=window(3000, 0)),
+]
+
 
 def in_dtype(cases, dtype: str):
     return [dataclasses.replace(case, dtype=dtype) for case in cases]

@@ -64,6 +64,14 @@ def test_a_forced_target_that_does_not_exist_is_a_problem() -> None:
     assert report["environment"]["WARPLOOM_CPU"] == "abacus"
 
 
+def test_what_is_needed_and_absent_is_a_failure(tmp_path: Path) -> None:
+    for library in LIBRARIES.glob("libwarploom_cpu_*.so"):
+        shutil.copy(library, tmp_path)
+    done = run("-m", "warploom", "doctor", "--need", "cuda", WARPLOOM_LIBRARY_PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "- cuda          not built" in done.stdout
+
+
 def test_a_backend_of_another_build_is_a_problem(tmp_path: Path) -> None:
     """A stale library must be refused: its table of functions is in another order."""
     for library in LIBRARIES.glob("libwarploom_*.so"):

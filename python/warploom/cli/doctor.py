@@ -41,16 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--support", action="store_true", help="print the table of what runs where, as Markdown"
     )
+    parser.add_argument(
+        "--need", choices=BACKENDS, help="fail unless this library's kernels run here"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the report; 1 when something that is installed does not work."""
+    """Prints the report; 1 when what is installed does not work or what is needed is not there."""
     if arguments.support:
         print(support_text(), end="")
         return 0
     report = examine()
     print(json.dumps(report, indent=2) if arguments.json else as_text(report))
-    return 1 if report["problems"] else 0
+    needed = report["backends"].get(arguments.need, {"state": "ready"})
+    return 1 if report["problems"] or needed["state"] != "ready" else 0
 
 
 def examine() -> dict[str, Any]:
@@ -115,6 +119,8 @@ def _backend(library: Path, targets: list[dict[str, Any]], how: str) -> dict[str
     if ready:
         return _part("ready", f"kernels of {', '.join(ready)} run here")
     reason = targets[0]["reason"]
+    if "layout probe" in reason:
+        return _part("broken", reason, "report this device: its matrix instructions differ")
     # The loader names our own file when that is what is wrong, and a file of the driver otherwise.
     if reason.startswith(str(library)):
         return _part("broken", reason, "install warploom again")

@@ -86,29 +86,38 @@ def _backward_by(
     )
 
 
+# Visible pairs of one head from which on the oracle, which goes row by row, would take too long.
+# Plain torch in float64 stands in for it.
+_MANY_PAIRS = 1 << 20
+
+
+def _oracle(case: AttentionCase) -> Attend:
+    return reference.attention if case.pairs < _MANY_PAIRS else plain.attention
+
+
 @lru_cache(maxsize=256)
-def _known_forward(case: AttentionCase) -> tuple[AttentionInputs, Pair, Pair]:
-    x = case.make()
+def _known_forward(case: AttentionCase, device: str) -> tuple[AttentionInputs, Pair, Pair]:
+    x = case.make(device)
     return x, *_expected_forward(case, x)
 
 
 def _expected_forward(case: AttentionCase, x: AttentionInputs) -> tuple[Pair, Pair]:
     """By the oracle, and by plain torch in the case's precision."""
     return (
-        _forward_by(reference.attention, case, x, torch.float64),
+        _forward_by(_oracle(case), case, x, torch.float64),
         _forward_by(plain.attention, case, x, dtype_of(case)),
     )
 
 
 @lru_cache(maxsize=256)
 def _known_backward(
-    case: AttentionCase, with_lse: bool
+    case: AttentionCase, with_lse: bool, device: str
 ) -> tuple[torch.Tensor | None, Triple, Triple]:
-    x = case.make()
+    x = case.make(device)
     grad_lse = grad_of_lse(case, x) if with_lse else None
     return (
         grad_lse,
-        _backward_by(reference.attention, case, x, grad_lse, torch.float64),
+        _backward_by(_oracle(case), case, x, grad_lse, torch.float64),
         _backward_by(plain.attention, case, x, grad_lse, dtype_of(case)),
     )
 
@@ -132,16 +141,24 @@ def grad_of_lse(case: AttentionCase, x: AttentionInputs) -> torch.Tensor:
 def match_forward(case: AttentionCase, result: Pair, inputs: AttentionInputs | None = None) -> None:
     """Raises AssertionError unless o and lse are right for the case's inputs, or the given ones."""
     expected, yardstick = (
-        _known_forward(case)[1:] if inputs is None else _expected_forward(case, inputs)
+        _known_forward(case, str(result[0].device))[1:]
+        if inputs is None
+        else _expected_forward(case, inputs)
     )
     _match(("o", "lse"), result, expected, yardstick, dtype_of(case))
 
 
 def check_forward(
-    case: AttentionCase, inputs: AttentionInputs | None = None, kernel: str | None = None
+    case: AttentionCase,
+    inputs: AttentionInputs | None = None,
+    kernel: str | None = None,
+    device: str = "cpu",
 ) -> Pair:
-    """Runs the op and raises AssertionError unless its results are right; returns them."""
-    result = run_forward(case, inputs, kernel)
+    """Runs the op and raises AssertionError unless its results are right; returns them.
+
+    ``device`` is where the case's inputs are made, unless they are given.
+    """
+    result = run_forward(case, inputs or case.make(device), kernel)
     assert result[0].dtype == dtype_of(case)
     assert result[1].dtype == torch.float32
     match_forward(case, result, inputs)
@@ -149,11 +166,14 @@ def check_forward(
 
 
 def check_backward(
-    case: AttentionCase, with_lse: bool = False, kernel: str | None = None
+    case: AttentionCase,
+    with_lse: bool = False,
+    kernel: str | None = None,
+    device: str = "cpu",
 ) -> Triple:
     """Runs the backward op on the oracle's o and lse; raises AssertionError unless it is right."""
-    x, (o, lse), _ = _known_forward(case)
-    grad_lse, expected, yardstick = _known_backward(case, with_lse)
+    x, (o, lse), _ = _known_forward(case, device)
+    grad_lse, expected, yardstick = _known_backward(case, with_lse, device)
     result = run_backward(case, x, o.to(dtype_of(case)), lse.float(), grad_lse, kernel)
     _match(("dq", "dk", "dv"), result, expected, yardstick, dtype_of(case))
     return result
@@ -181,10 +201,16 @@ def match_decode(case: DecodeCase, result: Pair, x: DecodeInputs) -> None:
 
 
 def check_decode(
-    case: DecodeCase, inputs: DecodeInputs | None = None, kernel: str | None = None
+    case: DecodeCase,
+    inputs: DecodeInputs | None = None,
+    kernel: str | None = None,
+    device: str = "cpu",
 ) -> Pair:
-    """Runs the op and raises AssertionError unless its results are right; returns them."""
-    x = inputs or case.make()
+    """Runs the op and raises AssertionError unless its results are right; returns them.
+
+    ``device`` is where the case's inputs are made, unless they are given.
+    """
+    x = inputs or case.make(device)
     result = run_decode(case, x, kernel)
     match_decode(case, result, x)
     return result

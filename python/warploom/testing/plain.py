@@ -30,11 +30,11 @@ def attention(
     q, k, v = (t.nan_to_num(0).transpose(1, 2) for t in (q, k, v))
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool)
+    hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool)  # on the host: row by row
     for i in range(q.shape[2]):
         keys = mask.keys(i, q.shape[2], k.shape[2])
         hidden[i, keys.start : keys.stop] = False
-    o, lse = _Heads.apply(q, k, v, hidden, scale, softcap)  # type: ignore[no-untyped-call]
+    o, lse = _Heads.apply(q, k, v, hidden.to(q.device), scale, softcap)  # type: ignore[no-untyped-call]
     return o.transpose(1, 2), lse
 
 

@@ -1,0 +1,173 @@
+"""What every GPU kernel must do with values, wherever it runs: emulated, or on a device.
+
+Each function takes a kernel of list_kernels() and the device of the tensors, "cpu" in the emulator,
+and raises AssertionError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import warploom as wl
+from warploom.mask import causal, window
+from warploom.testing.attention import (
+    check_forward,
+    run_backward,
+    run_decode,
+    run_forward,
+)
+from warploom.testing.cases import AttentionCase, DecodeCase
+
+
+def of_width(kernel, **sizes) -> AttentionCase:
+    """A case of the kernel's own head dim and dtype."""
+    return AttentionCase(d=kernel.max_head_dim, dtype=kernel.dtype, **sizes)
+
+
+def dtype_of(kernel) -> torch.dtype:
+    return getattr(torch, kernel.dtype)
+
+
+def _with_nan(case: AttentionCase, device: str, keys: slice, column: int | slice):
+    x = case.make(device)
+    v = x.v.clone()
+    v[:, keys, :, column] = torch.nan
+    return dataclasses.replace(x, v=v)
+
+
+def nan_shows_in_its_column(kernel, device):
+    case = of_width(kernel, sq=40, sk=40, mask=window(12, 0))
+    o, lse = check_forward(case, _with_nan(case, device, slice(10, 11), 5), kernel=kernel.name)
+    assert o.isnan().sum() == 13
+    assert o[0, 10:23, 0, 5].isnan().all()
+    assert not lse.isnan().any()
+
+
+def infinity_keeps_its_sign(kernel, device, sign):
+    case = of_width(kernel, sq=20, sk=20, mask=causal())
+    x = case.make(device)
+    v = x.v.clone()
+    v[0, 7, 0, 3] = sign * torch.inf
+    o, _ = run_forward(case, dataclasses.replace(x, v=v), kernel=kernel.name)
+    assert (o[0, 7:, 0, 3] == sign * torch.inf).all()
+    assert o.isfinite().sum() == o.numel() - 13
+
+
+def gradients_ignore_what_is_hidden(kernel, device):
+    case = of_width(kernel, sq=70, sk=70, mask=window(12, 0))
+    x = case.make(device)
+    o, lse = wl.reference.attention(*(t.double() for t in x.qkv), case.mask, case.scale)
+    o, lse = o.to(x.q.dtype), lse.float()
+    clean = run_backward(case, x, o, lse, kernel=kernel.name)
+    k, v, grad_o = x.k.clone(), x.v.clone(), x.grad_o.clone()
+    k[0, 5], v[0, 5], grad_o[0, 60, 0, 3] = torch.nan, torch.nan, torch.nan
+    spoilt = dataclasses.replace(x, k=k, v=v, grad_o=grad_o)
+    dq, dk, dv = run_backward(case, spoilt, o, lse, kernel=kernel.name)
+    rows = set(range(5, 18)) | {60}
+    keys = {5} | set(range(48, 61))
+    for gradient, expected, touched in ((dq, clean[0], rows), (dk, clean[1], keys)):
+        assert set(gradient[0, :, 0].isnan().any(-1).nonzero().flatten().tolist()) == touched
+        rest = [i for i in range(70) if i not in touched]
+        assert torch.equal(gradient[0, rest], expected[0, rest])
+    assert set(dv[0, 20:, 0].isnan().nonzero()[:, 1].tolist()) == {3}
+
+
+def any_alignment_and_strides(kernel, device):
+    d = kernel.max_head_dim
+    packed = torch.randn(2, 30, 3, 2, d + 3, device=device).to(dtype_of(kernel))
+    q, k, v = packed[:, :, 0, :, 1 : d + 1], packed[:, :, 1, :, 2 : d + 2], packed[:, :, 2, :, :d]
+    o, lse = wl.attention(q, k, v, return_lse=True, kernel=kernel.name)
+    same = wl.attention(*(t.contiguous() for t in (q, k, v)), return_lse=True, kernel=kernel.name)
+    assert torch.equal(o, same[0])
+    assert torch.equal(lse, same[1])
+
+
+BAD_OFFSETS = [
+    [0, 5, 3, 9],
+    [0, 5, 5, 10],
+    [0, 5, -3, 9],
+    [1, 5, 5, 9],
+    [0, 0, 0, 9],
+    [0, 2**31 - 1, 0, 9],
+]
+
+
+def bad_offsets_poison_the_output(kernel, device, offsets):
+    x = torch.randn(9, 2, 8, device=device).to(dtype_of(kernel))
+    good = torch.tensor([0, 5, 5, 9], dtype=torch.int32, device=device)
+    bad = torch.tensor(offsets, dtype=torch.int32, device=device)
+    for name, pair in (("cu_seqlens_q", (bad, good)), ("cu_seqlens_k", (good, bad))):
+        o, lse = wl.attention_varlen(
+            x, x, x, *pair, max_seqlen=6, return_lse=True, kernel=kernel.name
+        )
+        assert o.isnan().all()
+        assert lse.isnan().all()
+        with pytest.raises(wl.DeviceError, match=rf"{name}\[\d\]: offsets must rise"):
+            wl.check()
+        wl.check()  # told once
+
+
+def bad_offsets_poison_the_gradients(kernel, device):
+    case = AttentionCase(lengths_q=(5, 4), h=2, d=8, dtype=kernel.dtype)
+    x = case.make(device)
+    offsets = torch.tensor([0, 7, 5], dtype=torch.int32, device=device)
+    bad = dataclasses.replace(x, cu_seqlens_k=offsets)
+    lse = torch.zeros(2, 9, device=device)
+    gradients = run_backward(case, bad, x.q, lse, kernel=kernel.name)
+    assert all(g.isnan().all() for g in gradients)
+    with pytest.raises(wl.DeviceError, match="cu_seqlens_k"):
+        wl.check()
+
+
+def bad_lengths_and_pages_poison_their_sequence(kernel, device):
+    case = DecodeCase(lengths=(40, 40), h=4, hk=2, d=64, page=16, dtype=kernel.dtype)
+    x = case.make(device)
+    table, lengths = x.page_table.clone(), x.lengths.clone()
+    table[1, 1] = x.k_cache.shape[0]
+    lengths[1] = table.shape[1] * 16 + 1
+    bad_page = dataclasses.replace(x, page_table=table)
+    bad_length = dataclasses.replace(x, lengths=lengths)
+    for name, inputs in (("page_table", bad_page), ("lengths", bad_length)):
+        good, _ = run_decode(case, x, kernel=kernel.name)
+        o, lse = run_decode(case, inputs, kernel=kernel.name)
+        assert o[1].isnan().all()  # and waits for the kernel
+        assert lse[1].isnan().all()
+        assert torch.equal(o[0], good[0])
+        with pytest.raises(wl.DeviceError, match=rf"{name}\[1\]: "):
+            run_decode(case, x, kernel=kernel.name)  # the next call tells
+
+
+def merge(kernel, device):
+    dtype = dtype_of(kernel)
+    o = [torch.randn(2, 5, 3, 20, device=device).to(dtype) for _ in range(4)]
+    lse = [3 * torch.randn(2, 3, 5, device=device) for _ in range(4)]
+    o[1][0] = torch.nan  # absent below
+    lse[1][0] = -torch.inf
+    for part in lse:
+        part[1, 1, 2] = -torch.inf
+    merged, total = wl.merge_states(o, lse, kernel=kernel.name)
+    expected, expected_lse = wl.reference.merge_states([x.double() for x in o], lse)
+    assert torch.allclose(total, expected_lse.float(), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(merged.double(), expected.double(), atol=torch.finfo(dtype).eps * 4)
+    assert not merged[1, 2, 1].any()
+
+
+def page_write(kernel, device, d):
+    def zeros(width):
+        return torch.zeros(4, 8, 2, width, dtype=dtype_of(kernel), device=device)
+
+    def values(width):
+        return torch.randn(7, 2, width, device=device).to(dtype_of(kernel))
+
+    k_pages, v_pages, k, v = zeros(d), zeros(16), values(d), values(16)
+    slots = torch.tensor([3, -1, 31, 8, 9, 32, 0], device=device)
+    wl.page_write(k_pages, v_pages, k, v, slots, kernel=kernel.name)
+    with pytest.raises(wl.DeviceError, match=r"slots\[5\]"):
+        wl.check()
+    written = [0, 2, 3, 4, 6]
+    assert torch.equal(k_pages.flatten(0, 1)[slots[written]], k[written])
+    assert torch.equal(v_pages.flatten(0, 1)[slots[written]], v[written])
+    assert k_pages.count_nonzero() == len(written) * 2 * d
