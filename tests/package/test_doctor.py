@@ -69,7 +69,7 @@ def test_what_is_needed_and_absent_is_a_failure(tmp_path: Path) -> None:
         shutil.copy(library, tmp_path)
     done = run("-m", "warploom", "doctor", "--need", "cuda", WARPLOOM_LIBRARY_PATH=str(tmp_path))
     assert done.returncode == 1
-    assert "- cuda          not built" in done.stdout
+    assert "cuda is needed: not built" in done.stdout
 
 
 def test_a_backend_of_another_build_is_a_problem(tmp_path: Path) -> None:
