@@ -291,6 +291,8 @@ struct backward_op {
     a.dv = launcher.output<T>("dv", w.dv, k.batch, k.rows, k.heads, p.dv);
     a.delta = launcher.scratch<float>(w.exec, rows(w));
 
+    launcher.require_shared(Kernels::keys::name, KeysConfig::smem_bytes);
+    launcher.require_shared(Kernels::queries::name, QueriesConfig::smem_bytes);
     using Delta = delta_kernel<M, T>;
     launcher.launch<Delta>(tiles_of(rows(w), Delta::rows), 0, a);
     // A ragged call with a bound of no rows still has its offsets looked at.

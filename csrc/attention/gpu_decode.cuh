@@ -100,7 +100,7 @@ struct decode_kernel {
     };
     const int64_t part = int64_t{split} * a.b * a.h * a.s;
     finish(
-        state, a.f.factor,
+        state, rows, a.f.factor,
         [&](int r, int c, auto values) {
           if (!rows.inside(r)) return;
           if (!all_good) values = {};
@@ -137,6 +137,8 @@ struct decode_parts {
   SIMT_DEVICE float value(int part, int64_t row, int c) const {
     return simt::load(parts, (part * rows + row) * dv + c);
   }
+  // Of a row to which no part adds: each holds 0 where nothing was seen, or NaN.
+  SIMT_DEVICE float absent(int64_t row, int c) const { return value(0, row, c); }
 };
 
 template <class M, class T>
@@ -194,7 +196,8 @@ struct decode_op {
     a.capacity = launcher.narrow("capacity", w.capacity);
     a.pages = launcher.narrow("pages", w.pages);
     const bool paged = w.page_table != nullptr;
-    a.limit = paged ? w.max_pages * w.capacity : w.capacity;
+    // Longer sequences would not fit into the kernel's 32-bit positions.
+    a.limit = std::min(paged ? w.max_pages * w.capacity : w.capacity, Launcher::most);
     a.max_pages = w.max_pages;
     a.table_stride = w.page_table_stride;
     const int64_t entries = w.b && w.max_pages ? (w.b - 1) * w.page_table_stride + w.max_pages : 0;
@@ -220,6 +223,7 @@ struct decode_op {
       a.parts = launcher.scratch<float>(w.exec, a.splits * rows * w.dv);
       a.lses = launcher.scratch<float>(w.exec, a.splits * rows);
     }
+    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
     launcher.launch<Kernel>(int64_t{a.splits} * a.row_tiles * w.hk * w.b, Cfg::smem_bytes, a);
     if (a.splits > 1) {
       using Merge = decode_merge_kernel<M, T>;

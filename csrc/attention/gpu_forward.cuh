@@ -60,6 +60,10 @@ struct query_rows {
   SIMT_DEVICE span keys(int r, int origin) const {
     return relative(visible().keys(position(r)), origin);
   }
+  SIMT_DEVICE bool sees(int r) const {
+    const span seen = keys(r, 0);
+    return seen.begin < seen.end;
+  }
   // Positions [begin, end) of the rows [0, rows): all of them where the tile spans heads.
   SIMT_DEVICE span positions(int rows) const {
     const int last = simt::min(rows, count) - 1;
@@ -76,6 +80,13 @@ struct query_rows {
     return whole(visible().all_keys(at.begin, at.end));
   }
 };
+
+// The exponent that weights are relative to. None where it is infinite: weights of +inf are then
+// infinite themselves, and make the sum +inf and the values NaN.
+SIMT_DEVICE float base_of(float largest, float factor) {
+  const float base = largest * factor;
+  return base == infinity() || base == -infinity() ? 0.0f : base;
+}
 
 // Row sums of a warp's atoms: the largest score so far, the sum of the exponentials (of this lane's
 // columns), the weighted values.
@@ -113,7 +124,7 @@ struct softmax_state {
           }
         }
         most = simt::max(largest[m][i], simt::row_max<M>(most));
-        const float base = most == -infinity() ? 0.0f : most * factor;
+        const float base = base_of(most, factor);
         shrink[i] = simt::exp2(simt::fma(largest[m][i], factor, -base));
         largest[m][i] = most;
         float added = 0;
@@ -271,15 +282,20 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const Row
   }
 }
 
-// The lse of a row in natural logarithm; -infinity where nothing was seen.
+// The lse of a row in natural logarithm; -infinity where nothing was seen or has a weight.
 SIMT_DEVICE float lse_of(float largest, float sum, float factor) {
   return sum == 0 ? -infinity() : simt::fma(largest, factor, simt::log2(sum)) * kLn2;
 }
-SIMT_DEVICE float inverse_of(float sum) { return sum == 0 ? 0.0f : 1.0f / sum; }
+// What the weighted values are multiplied by: 0 where nothing was seen, NaN where all that was seen
+// has the score -infinity.
+SIMT_DEVICE float inverse_of(float sum, bool seen) {
+  return !seen ? 0.0f : sum == 0 ? quiet_nan() : 1.0f / sum;
+}
 
 // Where warps shared the keys: brings their sums to one scale and adds them in the order of warps.
-template <class Cfg, class Out, class OutLse>
-SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
+template <class Cfg, class Rows, class Out, class OutLse>
+SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, const Rows& rows_of, float factor,
+                               Out out, OutLse out_lse) {
   using M = typename Cfg::M;
   constexpr int D = Cfg::D, rows = Cfg::rows, warps = Cfg::tiles.key_warps;
   static_assert(Cfg::tiles.row_warps == 1);
@@ -305,7 +321,7 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, float factor, Out out,
       const int row = m * 16 + M::slot_row(lane, i);
       float most = -infinity();
       for (int w = 0; w < warps; ++w) most = simt::max(most, simt::load(largest, w * rows + row));
-      const float base = most == -infinity() ? 0.0f : most * factor;
+      const float base = base_of(most, factor);
       shrink[i] = simt::exp2(simt::fma(state.largest[m][i], factor, -base));
       const float sum = simt::row_sum<M>(state.sum[m][i]) * shrink[i];
       if (M::c(lane, 0).col == 0) simt::store(sums, warp * rows + row, sum);
@@ -332,7 +348,7 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, float factor, Out out,
       SIMT_UNROLL
       for (int i = 0; i < 4; ++i) total[i] += part[i];
     }
-    const float inverse = inverse_of(sum);
+    const float inverse = inverse_of(sum, rows_of.sees(row));
     SIMT_UNROLL
     for (int i = 0; i < 4; ++i) total[i] *= inverse;
     out(row, col, total);
@@ -342,11 +358,12 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, float factor, Out out,
 
 // Ends the softmax and hands out the results: `out(row, first column, neighbouring values)` and
 // `out_lse(row, value)`. A row that saw nothing gives 0 and -infinity.
-template <class Cfg, class Out, class OutLse>
-SIMT_DEVICE void finish(softmax_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
+template <class Cfg, class Rows, class Out, class OutLse>
+SIMT_DEVICE void finish(softmax_state<Cfg>& state, const Rows& rows, float factor, Out out,
+                        OutLse out_lse) {
   using M = typename Cfg::M;
   if constexpr (Cfg::tiles.key_warps > 1) {
-    finish_shared(state, factor, out, out_lse);
+    finish_shared(state, rows, factor, out, out_lse);
     return;
   }
   const int lane = simt::lane<M>();
@@ -357,10 +374,9 @@ SIMT_DEVICE void finish(softmax_state<Cfg>& state, float factor, Out out, OutLse
     SIMT_UNROLL
     for (int i = 0; i < M::row_slots; ++i) {
       const float sum = simt::row_sum<M>(state.sum[m][i]);
-      inverse[i] = inverse_of(sum);
-      if (M::c(lane, 0).col == 0) {
-        out_lse(warp_row + m * 16 + M::slot_row(lane, i), lse_of(state.largest[m][i], sum, factor));
-      }
+      const int row = warp_row + m * 16 + M::slot_row(lane, i);
+      inverse[i] = inverse_of(sum, rows.sees(row));
+      if (M::c(lane, 0).col == 0) out_lse(row, lse_of(state.largest[m][i], sum, factor));
     }
     state.scale_row(m, inverse);
     SIMT_UNROLL

@@ -103,12 +103,22 @@ class Launcher {
     return simt::make_global(reinterpret_cast<T*>(at), count, simt::memory::unwritten);
   }
 
-  // A size that kernels hold in 32 bits: sums of a few of them must still fit.
+  // The largest size that kernels hold in 32 bits: sums of a few of them must still fit.
+  static constexpr int64_t most = 1 << 29;
+
   int32_t narrow(const char* name, int64_t size) {
-    constexpr int32_t most = 1 << 29;
     if (size <= most) return int32_t(size);
-    stop(fail(WL_INVALID, "%s is %lld: GPU kernels take at most %d", name, (long long)size, most));
+    stop(fail(WL_INVALID, "%s is %lld: GPU kernels take at most %lld", name, (long long)size,
+              (long long)most));
     return 0;
+  }
+
+  // Refuses the call, before anything is written, where a block cannot have this much shared
+  // memory.
+  void require_shared(const char* kernel, int64_t bytes) {
+    if (!ok() || bytes <= call_.shared_limit()) return;
+    stop(fail(WL_DEVICE, "%s needs %lld bytes of shared memory a block: this device allows %lld",
+              kernel, (long long)bytes, (long long)call_.shared_limit()));
   }
 
   template <class Kernel>

@@ -19,6 +19,7 @@ struct merge_kernel {
     SIMT_DEVICE float value(int part, int64_t row, int c) const {
       return simt::to_float(simt::load(o[part].at(row / s / h, row % s, row / s % h), c));
     }
+    SIMT_DEVICE float absent(int64_t, int) const { return 0; }
   };
   struct params {
     source from;

@@ -22,7 +22,8 @@ inline int64_t merge_blocks(int64_t rows, int64_t dv, int64_t threads) {
   return (elements + threads - 1) / threads;
 }
 
-// `from.lse(part, row)` and `from.value(part, row, column)`.
+// `from.lse(part, row)`, `from.value(part, row, column)`, and `from.absent(row, column)` for a row
+// of which every part is absent.
 template <class From, class T>
 SIMT_DEVICE void merge_rows(const From& from, const merge_target<T>& to, int parts) {
   const int width = to.dv > 0 ? to.dv : 1;
@@ -33,16 +34,19 @@ SIMT_DEVICE void merge_rows(const From& from, const merge_target<T>& to, int par
 
   float largest = -infinity(), total = 0, sum = 0;
   for (int part = 0; part < parts; ++part) largest = simt::max(largest, from.lse(part, row));
+  const float base = largest == infinity() ? 0.0f : largest;
   for (int part = 0; part < parts; ++part) {
     const float lse = from.lse(part, row);
     if (lse == -infinity()) continue;
-    const float weight = simt::exp2((lse - largest) * kLog2E);
+    const float weight = simt::exp2((lse - base) * kLog2E);
     total += weight;
     if (c < to.dv) sum = simt::fma(weight, from.value(part, row, c), sum);
   }
-  if (c < to.dv) simt::store(to.row(row), c, simt::to<T>(total == 0 ? 0.0f : sum / total));
+  if (c < to.dv) {
+    simt::store(to.row(row), c, simt::to<T>(total == 0 ? from.absent(row, c) : sum / total));
+  }
   if (c == 0 && to.lse) {
-    const float lse = total == 0 ? -infinity() : simt::fma(simt::log2(total), kLn2, largest);
+    const float lse = total == 0 ? -infinity() : simt::fma(simt::log2(total), kLn2, base);
     simt::store(to.lse, row, lse);
   }
 }

@@ -68,7 +68,7 @@ SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows&
     for (int j = 0; j < Cfg::keys; ++j) {
       most = simt::max(most, simt::load(scores, row * Cfg::keys + j));
     }
-    const float base = most == -infinity() ? 0.0f : most * f.factor;
+    const float base = base_of(most, f.factor);
     const float shrink = simt::exp2(simt::fma(state.largest, f.factor, -base));
     state.largest = most;
     state.sum *= shrink;
@@ -88,11 +88,12 @@ SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows&
   }
 }
 
-template <class Cfg, class Out, class OutLse>
-SIMT_DEVICE void finish(plain_state<Cfg>& state, float factor, Out out, OutLse out_lse) {
+template <class Cfg, class Rows, class Out, class OutLse>
+SIMT_DEVICE void finish(plain_state<Cfg>& state, const Rows& rows, float factor, Out out,
+                        OutLse out_lse) {
   const int row = simt::thread_index() / Cfg::lanes_of_row;
   const int lane = simt::thread_index() % Cfg::lanes_of_row;
-  const float inverse = inverse_of(state.sum);
+  const float inverse = inverse_of(state.sum, rows.sees(row));
   SIMT_UNROLL
   for (int c = 0; c < Cfg::columns; ++c) {
     out(row, lane + c * Cfg::lanes_of_row, simt::vec<float, 1>{{state.o[c] * inverse}});

@@ -58,8 +58,9 @@ struct prefill_kernel {
     const sequence same = sequence::of(p, simt::opaque(n));
     const auto o = a.o.at(same.batch, same.first_q + first_row, head);
     const int64_t lse = same.lse_index(p, head, first_row);
+    const query_rows<false> same_rows{p.mask, first_row, same.sq - first_row, same.sq, same.sk};
     finish(
-        state, p.f.factor,
+        state, same_rows, p.f.factor,
         [&](int r, int c, const auto& values) {
           if (rows.inside(r)) store_run<T>(o + r * a.o.row, c, values, p.dv, p.vector);
         },
@@ -104,6 +105,7 @@ struct prefill_op {
     // A ragged call with a bound of no rows still has its offsets looked at.
     const int64_t tiles = tiles_of(p.sq, Cfg::rows);
     a.row_tiles = int32_t(p.cu_seqlens_q && q.rows > 0 && tiles == 0 ? 1 : tiles);
+    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
     launcher.launch<Kernel>(a.row_tiles * p.h * p.b, Cfg::smem_bytes, a);
     return launcher.finish();
   }

@@ -34,6 +34,13 @@ struct Platform {
     const cudaError_t error = cudaHostAlloc(host, bytes, cudaHostAllocMapped);
     return text_of(error != cudaSuccess ? error : cudaHostGetDevicePointer(device, *host, 0));
   }
+  static std::string shared_limit(int index, int64_t* bytes) {
+    int found = 0;
+    const cudaError_t error =
+        cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+    *bytes = found;
+    return text_of(error);
+  }
   static void free_mapped(void* host) { static_cast<void>(cudaFreeHost(host)); }
 
   // Lets this thread allocate and synchronize while the program captures a graph.

@@ -70,9 +70,9 @@ wl_status fail_on(int index, const std::string& problem) {
 
 // Reports what a kernel left, once.
 wl_status take_error(int index, const ErrorWord& word) {
-  const int32_t found = *word.host;
+  // In one step: of two calls at the same time, one reports it.
+  const int32_t found = __atomic_exchange_n(word.host, 0, __ATOMIC_ACQ_REL);
   if (!found) return WL_OK;
-  *word.host = 0;
   return fail_on(index, "an earlier kernel found " + describe_error_word(found));
 }
 
@@ -137,6 +137,7 @@ GpuCall::GpuCall(const wl_exec& exec) : held_(new Held{CurrentDevice(exec.device
   std::string problem = held_->device.problem();
   ErrorWord word;
   if (problem.empty()) problem = error_word_of(exec.device_index, &word);
+  if (problem.empty()) problem = Platform::shared_limit(exec.device_index, &shared_limit_);
   error_word_ = word.device;
   status_ =
       problem.empty() ? take_error(exec.device_index, word) : fail_on(exec.device_index, problem);

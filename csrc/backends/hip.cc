@@ -34,6 +34,13 @@ struct Platform {
     const hipError_t error = hipHostMalloc(host, bytes, hipHostMallocMapped);
     return text_of(error != hipSuccess ? error : hipHostGetDevicePointer(device, *host, 0));
   }
+  static std::string shared_limit(int index, int64_t* bytes) {
+    int found = 0;
+    const hipError_t error =
+        hipDeviceGetAttribute(&found, hipDeviceAttributeMaxSharedMemoryPerBlock, index);
+    *bytes = found;
+    return text_of(error);
+  }
   static void free_mapped(void* host) { static_cast<void>(hipHostFree(host)); }
 
   // Lets this thread allocate and synchronize while the program captures a graph.

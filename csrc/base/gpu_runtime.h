@@ -22,12 +22,15 @@ class GpuCall {
   wl_status status() const { return status_; }
   // Where this device's kernels leave an error, as kernels see it; 0: none.
   int32_t* error_word() const { return error_word_; }
+  // Bytes of shared memory that a block can have on this device.
+  int64_t shared_limit() const { return shared_limit_; }
 
  private:
   struct Held;  // what the platform wants back
   std::unique_ptr<Held> held_;
   wl_status status_ = WL_OK;
   int32_t* error_word_ = nullptr;
+  int64_t shared_limit_ = INT64_MAX;
 };
 
 }  // namespace warploom

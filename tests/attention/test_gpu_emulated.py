@@ -6,6 +6,8 @@ element that no kernel wrote raises DeviceError, so each test here looks for tho
 
 from __future__ import annotations
 
+import dataclasses
+
 import gpu_checks
 import pytest
 import torch
@@ -14,14 +16,14 @@ from conftest import emulated
 from gpu_checks import of_width
 
 import warploom as wl
-from warploom.mask import causal, window
+from warploom.mask import causal, full, window
 from warploom.testing.attention import (
     check_backward,
     check_decode,
     check_forward,
     run_forward,
 )
-from warploom.testing.cases import DecodeCase
+from warploom.testing.cases import AttentionCase, DecodeCase
 from warploom.testing.emulator import emulator
 
 SEEDS = (1, 2, 3)
@@ -130,6 +132,39 @@ def test_nan_shows_in_its_column_for_those_who_see_it(kernel):
 def test_infinity_keeps_its_sign(kernel, sign):
     with emulator():
         gpu_checks.infinity_keeps_its_sign(kernel, "cpu", sign)
+
+
+def _infinite_keys(k: torch.Tensor, some: int, one: int):
+    """All scores -inf; some of them; one +inf; one +inf among finite ones and -inf."""
+    lowest, first, single, both = (k.clone() for _ in range(4))
+    lowest[:] = -torch.inf
+    first[:, :some] = -torch.inf
+    single[:, one] = torch.inf
+    both[:, :some], both[:, one] = -torch.inf, torch.inf
+    return lowest, first, single, both
+
+
+@pytest.mark.parametrize("kernel", names("prefill"))
+@pytest.mark.parametrize("mask", [full(), window(20, 0)], ids=["full", "window"])
+def test_infinite_scores_act_as_in_the_formula(kernel, mask):
+    """All -inf: NaN. One +inf: NaN, and an lse of +inf. A row that sees nothing: 0 all the same."""
+    case = AttentionCase(sq=150, sk=140, h=1, d=8, mask=mask, dtype=kernel.dtype)
+    x = case.make()
+    q = x.q.abs() + 0.5
+    for k in _infinite_keys(x.k, some=100, one=110):
+        with emulator(seed=1):
+            check_forward(case, dataclasses.replace(x, q=q, k=k), kernel=kernel.name)
+
+
+@pytest.mark.parametrize("kernel", names("decode"))
+@pytest.mark.parametrize("length", [70, 600], ids=["one part", "split"])
+def test_infinite_scores_act_as_in_the_formula_while_decoding(kernel, length):
+    case = DecodeCase(lengths=(length, length - 30), h=4, hk=2, d=8, dtype=kernel.dtype)
+    x = case.make()
+    q = x.q.abs() + 0.5
+    for k in _infinite_keys(x.k_cache, some=length - 60, one=length - 40):
+        with emulator(seed=1):
+            check_decode(case, dataclasses.replace(x, q=q, k_cache=k), kernel=kernel.name)
 
 
 @pytest.mark.parametrize("kernel", names("backward"))

@@ -1,8 +1,9 @@
-"""The emulator finds bugs planted in the prefill kernel: each is a copy of the source with one
-change, compiled here and run at 32 and 64 lanes over several seeds."""
+"""The emulator finds bugs planted in the kernels: each is a copy of the source with one change,
+compiled here and run at 32 and 64 lanes over several seeds."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "csrc"
 SEEDS = range(5)
 
-# name: (file, what stands there, what stands there instead, what the report must say)
-BUGS = {
+# op: {name: (file, what stands there, what stands there instead, what the report must say)}
+PREFILL = {
     "keys_read_before_all_have_landed": (
         "gpu_forward.cuh",
         "    k_load.land(vector);\n    simt::sync_block();\n",
@@ -70,6 +71,47 @@ BUGS = {
         "divergence|deadlock|race",
     ),
 }
+BACKWARD = {
+    "tiles_read_before_all_have_landed": (
+        "gpu_backward_loop.cuh",
+        "    second_load.land(side.vector);\n    simt::sync_block();\n",
+        "    second_load.land(side.vector);\n",
+        "race|not landed|unwritten",
+    ),
+    "stage_overwritten_while_it_is_read": (
+        "gpu_backward_loop.cuh",
+        "    simt::sync_block();\n    if (t + 1 < turns) start(t + 1);\n",
+        "    if (t + 1 < turns) start(t + 1);\n    simt::sync_block();\n",
+        "race|not landed",
+    ),
+    "gradients_past_the_end": (
+        "gpu_backward.cuh",
+        "if (r < count) store_run<T>(dk",
+        "store_run<T>(dk",
+        "out of bounds",
+    ),
+}
+DECODE = {
+    "split_dropped_from_the_merge": (
+        "gpu_merge_rows.cuh",
+        "  for (int part = 0; part < parts; ++part) {\n",
+        "  for (int part = 1; part < parts; ++part) {\n",
+        "wrong result",
+    ),
+    "element_never_written_by_the_merge": (
+        "gpu_merge_rows.cuh",
+        "  if (c < to.dv) {\n",
+        "  if (c < to.dv && id != 9) {\n",
+        "never written",
+    ),
+    "part_never_written": (
+        "gpu_decode.cuh",
+        "          if (a.splits > 1) {\n",
+        "          if (a.splits > 1 && split != 1) {\n",
+        "unwritten|never written",
+    ),
+}
+OPS = {"prefill": PREFILL, "backward": BACKWARD, "decode": DECODE}
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None or not SOURCES.exists(), reason="needs g++ and the sources"
@@ -98,7 +140,13 @@ def _compile(*arguments: str, first: Path | None = None) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _reports(folder: Path, library: Path, bug: tuple[str, str, str, str] | None) -> list[str]:
+def _reports(
+    folder: Path,
+    library: Path,
+    op: str,
+    bug: tuple[str, str, str, str] | None = None,
+    arguments: tuple[str, ...] = (),
+) -> list[str]:
     copies = folder / "attention"
     copies.mkdir()
     for source in (SOURCES / "attention").glob("*"):
@@ -110,24 +158,38 @@ def _reports(folder: Path, library: Path, bug: tuple[str, str, str, str] | None)
         assert text.count(old) == 1, f"{name} holds this {text.count(old)} times: {old}"
         (copies / name).write_text(text.replace(old, new))
     program = folder / "planted"
-    main = Path(__file__).parent / "gpu/planted.cc"
+    main = Path(__file__).parent / f"gpu/planted_{op}.cc"
     _compile(str(main), str(library), "-o", str(program), first=folder)
     lines = []
     for seed in SEEDS:
         done = subprocess.run(
-            [str(program), str(seed)], capture_output=True, text=True, timeout=60, check=True
+            [str(program), str(seed), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         lines += done.stdout.splitlines()
     assert len(lines) == 2 * len(SEEDS)
     return lines
 
 
-def test_without_a_bug_it_is_clean(emulator_library, tmp_path):
-    assert set(_reports(tmp_path, emulator_library, None)) == {"clean"}
+@pytest.mark.parametrize("op", OPS)
+def test_without_a_bug_it_is_clean(emulator_library, tmp_path, op):
+    assert set(_reports(tmp_path, emulator_library, op)) == {"clean"}
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_bug_is_reported(emulator_library, tmp_path, name):
-    expected = BUGS[name][3].split("|")
-    for line in _reports(tmp_path, emulator_library, BUGS[name]):
-        assert any(word in line for word in expected), line
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op, bugs in OPS.items() for name in bugs])
+def test_bug_is_reported(emulator_library, tmp_path, op, name):
+    bug = OPS[op][name]
+    for line in _reports(tmp_path, emulator_library, op, bug):
+        assert any(word in line for word in bug[3].split("|")), line
+
+
+def test_too_little_shared_memory_is_refused_before_anything_is_written(emulator_library, tmp_path):
+    for line in _reports(tmp_path, emulator_library, "backward", arguments=("1000",)):
+        assert re.fullmatch(
+            r"attention_backward_keys needs \d+ bytes of shared memory a block: "
+            "this device allows 1000",
+            line,
+        ), line
