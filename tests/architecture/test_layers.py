@@ -24,8 +24,6 @@ PYTHON_LAYERS = {
     "ops": 2,
     "reference": 2,
     "testing": 2,
-    "methods": 3,
-    "distributed": 3,
     "integrations": 3,
     "perf": 4,
     "cli": 4,
