@@ -12,6 +12,8 @@
 // memory are slower: fetching a block and computing on it take turns, so their times add. There one
 // thread read about 50% (bfloat16) and 60% (float32) of what a plain read reached beside it,
 // against 31% and 40% without fetch() and 48% and 49% with prefetch instructions a block ahead.
+// (Medians in thread CPU time on a machine shared with other work; `warploom perf attention --cases
+// 'decode_*'` compares the kernel with a read of the same moment.)
 #include <cmath>
 #include <limits>
 #include <new>
