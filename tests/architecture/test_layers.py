@@ -24,6 +24,7 @@ PYTHON_LAYERS = {
     "ops": 2,
     "reference": 2,
     "testing": 2,
+    "distributed": 3,
     "integrations": 3,
     "perf": 4,
     "cli": 4,

@@ -1,0 +1,286 @@
+"""What one rank knows of the others, and how long it waits for them.
+
+Data moves through a transport whose waits may not be told to stop; words between ranks move through
+a link of their own (`links.py`, `simulated.py`). The monitor stands between them. Every wait is
+registered here with its deadline. Shortly before it ends all ranks are asked what they wait for; at
+the deadline the answers say who holds everybody up: the rank that does not answer, or the one that
+is waited for and waits for nobody. The first failure that anyone sees goes to all ranks, and makes
+each transport give up what it waits for, so that all leave with the same error.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from warploom.distributed.failure import Failure, Missing
+
+LONGEST_PROBE = 0.5  # seconds before a deadline at which the other ranks are asked
+Message = dict[str, Any]
+
+
+class Link(Protocol):
+    """Carries small messages between ranks, in order, apart from the data."""
+
+    def send(self, rank: int, message: Message) -> None:
+        """Queues a message; never blocks, says nothing if the rank is gone."""
+
+
+@dataclass
+class Waiting:
+    """One wait: for what, until when. `missing` shrinks while it goes on."""
+
+    run: int
+    missing: list[Missing]
+    began: float
+    timeout: float
+    blame: Callable[[int], Missing | None] = lambda rank: None
+    asked: int = 0  # number of the probe sent for this wait, 0 before
+    queued: bool = (
+        False  # the work runs behind earlier queued work; its deadline counts from its turn
+    )
+    ready: Callable[[], bool] = lambda: True
+    done: Callable[[], bool] = lambda: False
+
+    @property
+    def deadline(self) -> float:
+        return self.began + self.timeout
+
+    @property
+    def asks(self) -> float:
+        return self.deadline - min(LONGEST_PROBE, self.timeout / 4)
+
+
+class Monitor:
+    """The state of one rank's world. Thread-safe; `link` and `on_failure` are set by its owner."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self.link: Link
+        self.on_failure: Callable[[], None] = lambda: None
+        self.failure: Failure | None = None
+        self.changed = threading.Condition(threading.RLock())
+        self._waits: list[Waiting] = []
+        self._words: dict[tuple[int, str], dict[int, str]] = {}  # (run, topic) -> rank -> word
+        self._probes = 0
+        self._answers: dict[int, tuple[int, list[int] | None]] = {}  # rank -> (probe, waits for)
+        self._left: dict[int, int] = {}  # ranks that closed their world -> runs they had finished
+
+    @property
+    def peers(self) -> list[int]:
+        return [rank for rank in range(self.size) if rank != self.rank]
+
+    def check(self, later: bool = False) -> None:
+        """Raises the failure, if there is one."""
+        if self.failure is not None:
+            raise self.failure.error(later)
+
+    # Waiting
+
+    @contextmanager
+    def waiting(
+        self,
+        run: int,
+        missing: Sequence[Missing],
+        timeout: float,
+        blame: Callable[[int], Missing | None] = lambda rank: None,
+    ) -> Iterator[Waiting]:
+        """Watches over what its body waits for; the body ends by itself or by `on_failure`."""
+        wait = Waiting(run, list(missing), time.monotonic(), timeout, blame)
+        with self.changed:
+            self.check()
+            self._waits.append(wait)
+            left = [m for m in wait.missing if self._left.get(m.rank, run) < run]
+        if left:
+            self.fail(self._lost(left[0].rank, "closed its world", run, left[0]))
+        try:
+            yield wait
+        finally:
+            with self.changed:
+                self._waits.remove(wait)
+
+    def watch(self, wait: Waiting) -> None:
+        """Watches over work that nobody blocks on, until its `done` says so."""
+        with self.changed:
+            self._waits.append(wait)
+
+    def sleep(self, until: Callable[[], bool]) -> None:
+        """Sleeps inside `waiting` until the condition holds, ticking; raises the failure."""
+        while True:
+            with self.changed:
+                if until():
+                    return
+                self.check()
+                wake = min((w.deadline if w.asked else w.asks for w in self._waits), default=None)
+                self.changed.wait(None if wake is None else max(wake - time.monotonic(), 0.0))
+            self.tick()
+
+    def gather(
+        self, run: int, topic: str, word: str, timeout: float, what: str
+    ) -> Mapping[int, str]:
+        """Says a word about a run to all ranks and returns theirs, its own among them."""
+        key = (run, topic)
+        with self.changed:
+            self.check()
+            words = self._words.setdefault(key, {})
+            words[self.rank] = word
+        for rank in self.peers:
+            self.link.send(rank, {"kind": "word", "run": run, "topic": topic, "word": word})
+        absent = [Missing(rank, None, None, what) for rank in self.peers if rank not in words]
+        with self.waiting(run, absent, timeout) as wait:
+
+            def complete() -> bool:
+                wait.missing = [m for m in wait.missing if m.rank not in words]
+                return len(words) == self.size
+
+            self.sleep(complete)
+        with self.changed:
+            return self._words.pop(key)
+
+    def tick(self) -> None:
+        """Asks before a deadline, fails at it. Called by whoever has the time, often.
+
+        Messages are sent without the lock: two ranks of one process would wait for each other.
+        """
+        now = time.monotonic()
+        probes = []
+        overdue = None
+        with self.changed:
+            if self.failure is not None:
+                return
+            self._waits = [wait for wait in self._waits if not wait.done()]
+            queue_taken = False
+            for wait in self._waits:
+                if wait.queued and (queue_taken or not wait.ready()):
+                    wait.began = now
+                queue_taken = queue_taken or wait.queued
+                if not wait.asked and now >= wait.asks:
+                    self._probes += 1
+                    wait.asked = self._probes
+                    probes.append(self._probes)
+                if now >= wait.deadline and overdue is None:
+                    overdue = self._diagnose(wait)
+        for probe in probes:
+            for rank in self.peers:
+                self.link.send(rank, {"kind": "probe", "probe": probe})
+        if overdue is not None:
+            self.fail(overdue)
+
+    def _diagnose(self, wait: Waiting) -> Failure:
+        """Follows who waits for whom from here, to the rank that all of them wait for."""
+        reached: list[int] = []
+        frontier = [missing.rank for missing in wait.missing]
+        while frontier:
+            rank = frontier.pop(0)
+            if rank in reached or rank == self.rank:
+                continue
+            reached.append(rank)
+            frontier += self._waits_for(rank, wait.asked) or []
+        silent = [r for r in reached if self._answers.get(r, (0, None))[0] < wait.asked]
+        busy = [r for r in reached if not self._waits_for(r, wait.asked)]
+        rank = (silent or busy or reached or [self.rank])[0]
+        due = next((m for m in wait.missing if m.rank == rank), None) or wait.blame(rank)
+        if due is None and wait.missing:
+            due = wait.missing[0]
+        how = "does not answer" if rank in silent else "stalled"
+        return Failure(
+            "stalled",
+            rank,
+            f"{how} (nothing came for {wait.timeout:g} s)",
+            self.rank,
+            wait.run,
+            due.round if due else None,
+            due.chunk if due else None,
+            str(due) if due else "",
+        )
+
+    def _waits_for(self, rank: int, probe: int) -> list[int] | None:
+        asked, waits_for = self._answers.get(rank, (0, None))
+        return waits_for if asked >= probe else None
+
+    # Failing
+
+    def fail(self, failure: Failure, tell: bool = True) -> None:
+        """Takes the first failure, tells all ranks of it, and stops what waits here."""
+        with self.changed:
+            if self.failure is not None:
+                return
+            self.failure = failure
+            self.changed.notify_all()
+        if tell:
+            for rank in self.peers:
+                self.link.send(rank, {"kind": "fail", "failure": failure.to_message()})
+        self.on_failure()
+
+    def leave(self, run: int, reason: str) -> None:
+        """Tells all ranks that this one left an exchange that is not finished."""
+        self.fail(Failure("lost", self.rank, f"left the exchange ({reason})", self.rank, run))
+
+    def goodbye(self, finished: int) -> None:
+        """Tells all ranks that this one closes its world, having finished so many exchanges."""
+        for rank in self.peers:
+            self.link.send(rank, {"kind": "bye", "finished": finished})
+
+    def _lost(self, rank: int, reason: str, run: int | None, due: Missing | None) -> Failure:
+        return Failure(
+            "lost",
+            rank,
+            reason,
+            self.rank,
+            run,
+            due.round if due else None,
+            due.chunk if due else None,
+            str(due) if due else "",
+        )
+
+    # What the link calls
+
+    def lost(self, rank: int) -> None:
+        """The connection to a rank ended. No failure if it had said goodbye."""
+        with self.changed:
+            if rank in self._left:
+                return
+            wait = self._waits[0] if self._waits else None
+        due = None
+        if wait is not None:
+            due = next((m for m in wait.missing if m.rank == rank), None) or wait.blame(rank)
+            due = due or next(iter(wait.missing), None)
+        run = wait.run if wait else None
+        self.fail(self._lost(rank, "is gone (its connection closed)", run, due))
+
+    def receive(self, rank: int, message: Message) -> None:
+        """Takes a message from another rank."""
+        kind = message["kind"]
+        if kind == "probe":
+            with self.changed:
+                waits = [m.rank for wait in self._waits for m in wait.missing]
+            answer = {"kind": "answer", "probe": message["probe"], "waits_for": waits or None}
+            self.link.send(rank, answer)
+            return
+        if kind == "fail":
+            self.fail(Failure.from_message(message["failure"]), tell=False)
+            return
+        with self.changed:
+            if kind == "word":
+                key = (message["run"], message["topic"])
+                self._words.setdefault(key, {})[rank] = message["word"]
+            elif kind == "answer":
+                self._answers[rank] = (message["probe"], message["waits_for"])
+            elif kind == "bye":
+                self._left[rank] = message["finished"]
+                broken = [
+                    (wait, m)
+                    for wait in self._waits
+                    for m in wait.missing
+                    if m.rank == rank and message["finished"] < wait.run
+                ]
+            else:
+                raise ValueError(f"message of unknown kind {kind!r} from rank {rank}")
+            self.changed.notify_all()
+        if kind == "bye" and broken:
+            wait, missing = broken[0]
+            self.fail(self._lost(rank, "closed its world", wait.run, missing))
