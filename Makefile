@@ -23,7 +23,7 @@ path := PATH="$(abspath $(bin)):$$PATH"
 pytest = WARPLOOM_TEST_BUILD=build/$(PRESET) $(bin)/python -m pytest
 pip := $(bin)/python -m pip --disable-pip-version-check -qq
 torch_given := $(if $(filter-out file,$(origin TORCH)),$(strip $(TORCH)))
-sources := $(shell find include csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
+sources := $(shell find include csrc collectives tests -name '*.cc' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
 
 .PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
 .DEFAULT_GOAL := build

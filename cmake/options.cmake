@@ -2,7 +2,7 @@
 add_library(warploom_options INTERFACE)
 target_include_directories(
   warploom_options INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/csrc
-                             ${PROJECT_BINARY_DIR}/generated)
+                             ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
 target_compile_options(warploom_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 sees overlapping copies in "text" + std::string where there are none.

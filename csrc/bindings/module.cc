@@ -50,5 +50,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("check", [](int device, int index) { raise_on_error(wl_check(device, index)); });
   m.def("emulate", [](bool enable, uint64_t seed) { raise_on_error(wl_emulate(enable, seed)); });
   bind_attention(m);
+  bind_collectives(m);
   bind_perf(m);
 }

@@ -37,3 +37,42 @@ def perf_ceiling(
     workspace: int = 0,
     workspace_bytes: int = 0,
 ) -> float: ...
+
+class Topology: ...
+
+class Schedule:
+    kind: str
+    note: str
+    moves: int
+    ranks: int
+    parts: int
+    def rounds(self) -> tuple[bytes, bytes]: ...
+    def reduction(self) -> tuple[bytes, bytes]: ...
+
+def topology(
+    shape: str,
+    ranks: int,
+    bandwidth: float,
+    latency: float,
+    overhead: float,
+    nodes: int,
+    nics: int,
+    switched: bool,
+    inter_bandwidth: float,
+    inter_latency: float,
+    matrix: list[float],
+) -> Topology: ...
+def schedule(topology: Topology, kind: str, parts: int, group: int) -> Schedule: ...
+def schedule_from(
+    kind: str,
+    note: str,
+    moves: int,
+    ranks: int,
+    parts: int,
+    ends: bytes,
+    transfers: bytes,
+    reduction_ends: bytes,
+    reduction_transfers: bytes,
+    /,
+) -> Schedule: ...
+def schedule_verify(topology: Topology, schedule: Schedule, /) -> None: ...

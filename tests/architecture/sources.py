@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("include", "csrc", "collectives")  # what is compiled
 
 
 @cache
@@ -33,4 +34,4 @@ def text(path: Path) -> str:
 def compiled() -> list[Path]:
     """C and C++ sources and headers of the library."""
     suffixes = {".h", ".cc", ".cuh", ".cu", ".inl", ".def"}
-    return [p for p in tracked() if p.parts[0] in ("include", "csrc") and p.suffix in suffixes]
+    return [p for p in tracked() if p.parts[0] in FOLDERS and p.suffix in suffixes]

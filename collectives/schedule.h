@@ -1,0 +1,38 @@
+// The form of a schedule, as warploom/collectives.h describes it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "warploom/collectives.h"
+
+namespace warploom::collectives {
+
+// Rounds of transfers; grows as transfers are put into rounds in any order.
+class Rounds {
+ public:
+  void put(int64_t round, int source, int target, int chunk);
+  int64_t size() const { return int64_t(rounds_.size()); }
+  const std::vector<wl_transfer>& operator[](int64_t round) const { return rounds_[round]; }
+
+  // The flat form of the C interface.
+  void flatten(std::vector<int64_t>& ends, std::vector<wl_transfer>& transfers) const;
+  static Rounds from(int64_t rounds, const int64_t* ends, const wl_transfer* transfers);
+
+ private:
+  std::vector<std::vector<wl_transfer>> rounds_;
+};
+
+struct Schedule {
+  std::string kind, note;
+  wl_moves moves = WL_MOVES_KV;
+  int ranks = 0, parts = 0;
+  Rounds rounds, reduction;
+
+  int chunks() const { return ranks * parts; }
+  int owner(int chunk) const { return chunk / parts; }
+  int part(int chunk) const { return chunk % parts; }
+};
+
+}  // namespace warploom::collectives

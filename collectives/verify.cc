@@ -1,0 +1,175 @@
+#include "collectives/verify.h"
+
+#include <vector>
+
+#include "collectives/error.h"
+
+namespace warploom::collectives {
+namespace {
+
+constexpr int64_t kNever = INT64_MAX;
+
+class Verifier {
+ public:
+  Verifier(const Topology& topology, const Schedule& schedule)
+      : topology_(topology), s_(schedule), n_(schedule.ranks) {}
+
+  void run() {
+    if (n_ != topology_.ranks()) {
+      invalid("the schedule is for ", n_, " ranks: the topology has ", topology_.ranks());
+    }
+    if (s_.parts < 1 || (s_.moves == WL_MOVES_HEADS && n_ % s_.parts != 0)) {
+      invalid("parts is ", s_.parts, ": must be at least 1",
+              s_.moves == WL_MOVES_HEADS ? " and divide the ranks" : "");
+    }
+    transfers_are_possible(s_.rounds, "round");
+    transfers_are_possible(s_.reduction, "reduction round");
+    chunks_arrive();
+    contributions_come_home();
+  }
+
+ private:
+  // Must this rank get the chunk, which is not its own?
+  bool reads(int rank, int chunk) const {
+    if (rank == s_.owner(chunk)) return false;
+    return s_.moves != WL_MOVES_HEADS || rank % s_.parts == s_.part(chunk);
+  }
+
+  // Does this rank compute something of the chunk that its owner is waiting for? Of queries split by
+  // heads only those of one's own group are answered here.
+  bool contributes(int rank, int chunk) const {
+    if (s_.moves != WL_MOVES_HEADS) return reads(rank, chunk);
+    return reads(rank, chunk) && rank / s_.parts == s_.owner(chunk) / s_.parts;
+  }
+
+  std::string chunk_name(int chunk) const {
+    return say("chunk ", chunk, " (owner ", s_.owner(chunk), ", part ", s_.part(chunk), ")");
+  }
+
+  static std::string arrives(int64_t round) {
+    return round == kNever ? "which never reaches it" : say("which reaches it in round ", round);
+  }
+
+  void transfers_are_possible(const Rounds& rounds, const char* name) const {
+    std::vector<int64_t> last_use(size_t(n_) * n_, -1);
+    for (int64_t t = 0; t < rounds.size(); ++t) {
+      for (const auto& [source, target, chunk] : rounds[t]) {
+        if (source < 0 || source >= n_ || target < 0 || target >= n_ || source == target) {
+          invalid(name, " ", t, ": ", "a transfer from rank ", source, " to rank ", target, " among ", n_);
+        }
+        if (chunk < 0 || chunk >= s_.chunks()) {
+          invalid(name, " ", t, ": ", "rank ", source, " sends chunk ", chunk, " of ", s_.chunks());
+        }
+        if (!topology_.path(source, target).linked()) {
+          invalid(name, " ", t, ": ", "rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
+                  ", without a link in the topology (", topology_.name(), ")");
+        }
+        int64_t& last = last_use[size_t(source) * n_ + target];
+        if (topology_.exclusive() && last == t) {
+          invalid(name, " ", t, ": ", "the link from rank ", source, " to rank ", target,
+                  " is used twice, the second time for ", chunk_name(chunk));
+        }
+        last = t;
+      }
+    }
+  }
+
+  void chunks_arrive() {
+    arrival_.assign(size_t(n_) * s_.chunks(), kNever);
+    for (int chunk = 0; chunk < s_.chunks(); ++chunk) arrival(s_.owner(chunk), chunk) = -1;
+    for (int64_t t = 0; t < s_.rounds.size(); ++t) {
+      for (const auto& [source, target, chunk] : s_.rounds[t]) {
+        if (arrival(target, chunk) != kNever) {
+          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
+                  target == s_.owner(chunk)
+                      ? ", its owner"
+                      : say(", which has had it since round ", arrival(target, chunk)));
+        }
+        if (!reads(target, chunk)) {
+          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
+                  ", which has no use for it");
+        }
+        arrival(target, chunk) = t;
+      }
+    }
+    for (int64_t t = 0; t < s_.rounds.size(); ++t) {
+      for (const auto& [source, target, chunk] : s_.rounds[t]) {
+        if (arrival(source, chunk) >= t) {
+          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
+                  " before it has it: ", arrives(arrival(source, chunk)));
+        }
+      }
+    }
+    for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
+      for (int rank = 0; rank < n_; ++rank) {
+        if (reads(rank, chunk) && arrival(rank, chunk) == kNever) {
+          invalid("after the last round (", s_.rounds.size() - 1, "): ", chunk_name(chunk),
+                  " has not reached rank ", rank);
+        }
+      }
+    }
+  }
+
+  // How many contributions to each chunk each rank holds: at first its own. A transfer takes all of
+  // them along, and what arrives in a round leaves in a later one.
+  void contributions_come_home() {
+    std::vector<int32_t> held(size_t(n_) * s_.chunks());
+    std::vector<char> sent(held.size());
+    const auto place = [&](int rank, int chunk) { return size_t(rank) * s_.chunks() + chunk; };
+    for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
+      for (int rank = 0; rank < n_; ++rank) held[place(rank, chunk)] = contributes(rank, chunk);
+    }
+    std::vector<int32_t> moved;
+    for (int64_t t = 0; t < s_.reduction.size(); ++t) {
+      moved.clear();
+      for (const auto& transfer : s_.reduction[t]) {
+        const auto& [source, target, chunk] = transfer;
+        const size_t from = place(source, chunk);
+        if (source == s_.owner(chunk)) invalid(step(transfer, t), ", but is its owner");
+        if (held[from] == 0) {
+          invalid(step(transfer, t), ", but holds no contribution to it (any more)");
+        }
+        const bool own = contributes(source, chunk) && !sent[from];
+        if (own && arrival(source, chunk) + 2 > t) {
+          invalid(step(transfer, t), " before it could compute it: it needs the chunk, ",
+                  arrives(arrival(source, chunk)), ", two rounds earlier");
+        }
+        sent[from] = 1;
+        moved.push_back(held[from]);
+        held[from] = 0;
+      }
+      for (size_t i = 0; i < moved.size(); ++i) {
+        held[place(s_.reduction[t][i].target, s_.reduction[t][i].chunk)] += moved[i];
+      }
+    }
+    for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
+      for (int rank = 0; rank < n_; ++rank) {
+        if (rank != s_.owner(chunk) && held[place(rank, chunk)] > 0) {
+          invalid("after the last reduction round (", s_.reduction.size() - 1, "): ",
+                  held[place(rank, chunk)], " of the contributions to ", chunk_name(chunk),
+                  " are at rank ", rank, ", not at its owner");
+        }
+      }
+    }
+  }
+
+  std::string step(const wl_transfer& transfer, int64_t t) const {
+    return say("reduction round ", t, ": rank ", transfer.source, " sends ",
+               chunk_name(transfer.chunk), " to rank ", transfer.target);
+  }
+
+  int64_t& arrival(int rank, int chunk) { return arrival_[size_t(rank) * s_.chunks() + chunk]; }
+
+  const Topology& topology_;
+  const Schedule& s_;
+  int n_;
+  std::vector<int64_t> arrival_;  // round; -1: from the start; kNever
+};
+
+}  // namespace
+
+void verify(const Topology& topology, const Schedule& schedule) {
+  Verifier(topology, schedule).run();
+}
+
+}  // namespace warploom::collectives

@@ -1,0 +1,167 @@
+"""Schedules: rounds of transfers that bring every chunk where it is needed, and results home."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from warploom import _core
+from warploom.collectives.topology import Topology
+
+KINDS = ("ring", "bidirectional", "direct")
+Moves = Literal["kv", "q", "heads"]
+_MOVES: tuple[Moves, ...] = ("kv", "q", "heads")
+
+
+class Transfer(NamedTuple):
+    """One chunk on its way; ``chunk = owner * parts + part``."""
+
+    source: int
+    target: int
+    chunk: int
+
+
+Rounds = tuple[tuple[Transfer, ...], ...]
+
+
+class Schedule:
+    """Who sends which chunk to whom in which round; immutable; made by :func:`schedule`.
+
+    Every rank is the owner of ``parts`` chunks. In step t, ``rounds[t]`` and ``reduction[t]`` are in
+    flight while each rank computes with what arrived in round t - 1 (in step 0: with its own chunks).
+    A chunk that arrives in round t may be sent on from round t + 1, and what a rank computed from it
+    may leave from reduction round t + 2.
+
+    A transfer of ``reduction`` hands on its source's partial result of the chunk: the source's own
+    contribution, plus the partial results that it received for that chunk, in the order in which
+    ``reduction`` lists them. The owner ends with everybody's; the schedule alone fixes the order.
+
+    Attributes:
+        kind: the generator's name.
+        moves: what travels. "kv": keys and values, to every rank; their gradients come home. "q":
+            queries, to every rank; (o, lse) come home. "heads": part p is a slice of the heads of q,
+            k and v, and goes to the ranks r with ``r % parts == p``; their o comes home.
+        ranks, parts: number of ranks, and of chunks that each owner's data is cut into.
+        note: what its user should know, or "".
+    """
+
+    def __init__(self, topology: Topology, handle: Any) -> None:
+        self.topology = topology
+        self._handle = handle
+        self.kind: str = handle.kind
+        self.note: str = handle.note
+        self.moves: Moves = _MOVES[handle.moves]
+        self.ranks: int = handle.ranks
+        self.parts: int = handle.parts
+
+    @classmethod
+    def from_rounds(
+        cls,
+        topology: Topology,
+        rounds: Iterable[Iterable[tuple[int, int, int]]],
+        reduction: Iterable[Iterable[tuple[int, int, int]]],
+        *,
+        parts: int,
+        moves: Moves = "kv",
+        kind: str = "custom",
+    ) -> Schedule:
+        """A schedule of your own, from (source, target, chunk) triples; call ``verify`` on it."""
+        if moves not in _MOVES:
+            raise ValueError(f"moves is {moves!r}: must be one of {', '.join(_MOVES)}")
+        handle = _core.schedule_from(
+            kind, "", _MOVES.index(moves), topology.ranks, parts, *_flat(rounds), *_flat(reduction)
+        )
+        return cls(topology, handle)
+
+    @cached_property
+    def rounds(self) -> Rounds:
+        """The transfers of each round."""
+        return _nested(*self._handle.rounds())
+
+    @cached_property
+    def reduction(self) -> Rounds:
+        """The transfers of each reduction round, on the same steps as ``rounds``."""
+        return _nested(*self._handle.reduction())
+
+    def owner(self, chunk: int) -> int:
+        """The rank whose data the chunk is."""
+        return chunk // self.parts
+
+    def sends(self, rank: int) -> Rounds:
+        """What ``rank`` sends in each round."""
+        return tuple(tuple(x for x in r if x.source == rank) for r in self.rounds)
+
+    def receives(self, rank: int) -> Rounds:
+        """What ``rank`` receives in each round."""
+        return tuple(tuple(x for x in r if x.target == rank) for r in self.rounds)
+
+    def reduction_sends(self, rank: int) -> Rounds:
+        """What ``rank`` sends in each reduction round."""
+        return tuple(tuple(x for x in r if x.source == rank) for r in self.reduction)
+
+    def reduction_receives(self, rank: int) -> Rounds:
+        """What ``rank`` receives in each reduction round, in the order of its sums."""
+        return tuple(tuple(x for x in r if x.target == rank) for r in self.reduction)
+
+    def verify(self) -> None:
+        """Proves that the schedule is right, with code that shares nothing with the generators.
+
+        Every chunk reaches every rank that needs it exactly once and is sent on only after it
+        arrived; every transfer has a link, and where each pair has a link of its own none is used
+        twice in a round; every contribution comes home exactly once, and leaves only after it could
+        be computed.
+
+        Raises:
+            ValueError: the first round, rank and chunk at fault.
+        """
+        _core.schedule_verify(self.topology._handle, self._handle)
+
+    def fingerprint(self) -> bytes:
+        """32 bytes that are equal exactly where every transfer and its order are."""
+        digest = hashlib.sha256(f"{self.kind} {self.moves} {self.ranks} {self.parts}".encode())
+        for ends, transfers in (self._handle.rounds(), self._handle.reduction()):
+            digest.update(len(ends).to_bytes(8, "little") + ends + transfers)
+        return digest.digest()
+
+    def __repr__(self) -> str:
+        return (
+            f"Schedule(kind={self.kind!r}, moves={self.moves!r}, ranks={self.ranks}, "
+            f"parts={self.parts})"
+        )
+
+
+def schedule(topology: Topology, kind: str = "direct", *, parts: int | None = None) -> Schedule:
+    """A schedule on a topology.
+
+    Args:
+        kind: one of ``KINDS``.
+
+            - "ring": each chunk goes round one cycle of all ranks.
+            - "bidirectional": half of each owner's data each way round.
+            - "direct": in round t each owner sends its part t to everybody; nothing is forwarded.
+        parts: into how many chunks each owner's data is cut, for "ring" and "direct"; default: 1 for
+            "ring", ranks - 1 for "direct".
+
+    Raises:
+        ValueError: an argument is wrong, or the topology lacks a link that the kind needs.
+    """
+    if parts is not None and parts < 1:
+        raise ValueError(f"parts is {parts}: must be at least 1")
+    return Schedule(topology, _core.schedule(topology._handle, kind, parts or 0, 0))
+
+
+def _flat(rounds: Iterable[Iterable[tuple[int, int, int]]]) -> tuple[bytes, bytes]:
+    lists = [list(transfers) for transfers in rounds]
+    ends = np.cumsum([len(transfers) for transfers in lists], dtype=np.int64)
+    table = np.array([x for transfers in lists for x in transfers], dtype=np.int32)
+    return ends.tobytes(), table.tobytes()
+
+
+def _nested(ends: bytes, transfers: bytes) -> Rounds:
+    table = np.frombuffer(transfers, np.int32).reshape(-1, 3)
+    parts = np.split(table, np.frombuffer(ends, np.int64))[:-1] if ends else []
+    return tuple(tuple(Transfer(*row) for row in part.tolist()) for part in parts)
