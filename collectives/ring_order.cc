@@ -1,5 +1,6 @@
-// The order of ranks on a ring. Where links differ, the slowest one sets the pace, so the cycle whose
-// slowest link is fastest is looked for: thresholds by bisection, a depth-first search for each.
+// The order of ranks on a ring. Where links differ, the slowest one sets the pace, so the cycle
+// whose slowest link is fastest is looked for: thresholds by bisection, a depth-first search for
+// each.
 #include <algorithm>
 #include <limits>
 #include <numeric>

@@ -92,8 +92,7 @@ Topology::Topology(const wl_topology_params& p) : ranks_(p.ranks), overhead_(p.o
       }
     }
   } else {
-    invalid("shape is '", shape,
-            "': must be one of full_mesh, ring, switch, bus, nodes, matrix");
+    invalid("shape is '", shape, "': must be one of full_mesh, ring, switch, bus, nodes, matrix");
   }
   check_connected();
 }

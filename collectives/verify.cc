@@ -35,8 +35,8 @@ class Verifier {
     return s_.moves != WL_MOVES_HEADS || rank % s_.parts == s_.part(chunk);
   }
 
-  // Does this rank compute something of the chunk that its owner is waiting for? Of queries split by
-  // heads only those of one's own group are answered here.
+  // Does this rank compute something of the chunk that its owner is waiting for? Of queries split
+  // by heads only those of one's own group are answered here.
   bool contributes(int rank, int chunk) const {
     if (s_.moves != WL_MOVES_HEADS) return reads(rank, chunk);
     return reads(rank, chunk) && rank / s_.parts == s_.owner(chunk) / s_.parts;
@@ -44,6 +44,21 @@ class Verifier {
 
   std::string chunk_name(int chunk) const {
     return say("chunk ", chunk, " (owner ", s_.owner(chunk), ", part ", s_.part(chunk), ")");
+  }
+
+  std::string step(const char* name, int64_t t, const wl_transfer& transfer) const {
+    return say(name, " ", t, ": rank ", transfer.source, " sends ", chunk_name(transfer.chunk),
+               " to rank ", transfer.target);
+  }
+
+  // For messages: the first round from `t` on that brings the chunk.
+  int64_t later_arrival(int rank, int chunk, int64_t t) const {
+    for (; t < s_.rounds.size(); ++t) {
+      for (const wl_transfer& transfer : s_.rounds[t]) {
+        if (transfer.target == rank && transfer.chunk == chunk) return t;
+      }
+    }
+    return kNever;
   }
 
   static std::string arrives(int64_t round) {
@@ -55,14 +70,15 @@ class Verifier {
     for (int64_t t = 0; t < rounds.size(); ++t) {
       for (const auto& [source, target, chunk] : rounds[t]) {
         if (source < 0 || source >= n_ || target < 0 || target >= n_ || source == target) {
-          invalid(name, " ", t, ": ", "a transfer from rank ", source, " to rank ", target, " among ", n_);
+          invalid(name, " ", t, ": ", "a transfer from rank ", source, " to rank ", target,
+                  " among ", n_);
         }
         if (chunk < 0 || chunk >= s_.chunks()) {
           invalid(name, " ", t, ": ", "rank ", source, " sends chunk ", chunk, " of ", s_.chunks());
         }
         if (!topology_.path(source, target).linked()) {
-          invalid(name, " ", t, ": ", "rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
-                  ", without a link in the topology (", topology_.name(), ")");
+          invalid(name, " ", t, ": ", "rank ", source, " sends ", chunk_name(chunk), " to rank ",
+                  target, ", without a link in the topology (", topology_.name(), ")");
         }
         int64_t& last = last_use[size_t(source) * n_ + target];
         if (topology_.exclusive() && last == t) {
@@ -78,26 +94,24 @@ class Verifier {
     arrival_.assign(size_t(n_) * s_.chunks(), kNever);
     for (int chunk = 0; chunk < s_.chunks(); ++chunk) arrival(s_.owner(chunk), chunk) = -1;
     for (int64_t t = 0; t < s_.rounds.size(); ++t) {
-      for (const auto& [source, target, chunk] : s_.rounds[t]) {
-        if (arrival(target, chunk) != kNever) {
-          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
-                  target == s_.owner(chunk)
-                      ? ", its owner"
-                      : say(", which has had it since round ", arrival(target, chunk)));
+      for (const wl_transfer& transfer : s_.rounds[t]) {
+        const auto& [source, target, chunk] = transfer;
+        if (arrival(source, chunk) == kNever) {
+          invalid(step("round", t, transfer),
+                  " before it has it: ", arrives(later_arrival(source, chunk, t)));
         }
+        if (target == s_.owner(chunk)) invalid(step("round", t, transfer), ", its owner");
         if (!reads(target, chunk)) {
-          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
-                  ", which has no use for it");
+          invalid(step("round", t, transfer), ", which has no use for it");
+        }
+      }
+      for (const wl_transfer& transfer : s_.rounds[t]) {
+        const auto& [source, target, chunk] = transfer;
+        if (arrival(target, chunk) != kNever) {
+          invalid(step("round", t, transfer), ", which has had it since round ",
+                  arrival(target, chunk));
         }
         arrival(target, chunk) = t;
-      }
-    }
-    for (int64_t t = 0; t < s_.rounds.size(); ++t) {
-      for (const auto& [source, target, chunk] : s_.rounds[t]) {
-        if (arrival(source, chunk) >= t) {
-          invalid("round ", t, ": rank ", source, " sends ", chunk_name(chunk), " to rank ", target,
-                  " before it has it: ", arrives(arrival(source, chunk)));
-        }
       }
     }
     for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
@@ -125,13 +139,16 @@ class Verifier {
       for (const auto& transfer : s_.reduction[t]) {
         const auto& [source, target, chunk] = transfer;
         const size_t from = place(source, chunk);
-        if (source == s_.owner(chunk)) invalid(step(transfer, t), ", but is its owner");
+        if (source == s_.owner(chunk))
+          invalid(step("reduction round", t, transfer), ", but is its owner");
         if (held[from] == 0) {
-          invalid(step(transfer, t), ", but holds no contribution to it (any more)");
+          invalid(step("reduction round", t, transfer),
+                  ", but holds no contribution to it (any more)");
         }
         const bool own = contributes(source, chunk) && !sent[from];
         if (own && arrival(source, chunk) + 2 > t) {
-          invalid(step(transfer, t), " before it could compute it: it needs the chunk, ",
+          invalid(step("reduction round", t, transfer),
+                  " before it could compute it: it needs the chunk, ",
                   arrives(arrival(source, chunk)), ", two rounds earlier");
         }
         sent[from] = 1;
@@ -145,17 +162,12 @@ class Verifier {
     for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
       for (int rank = 0; rank < n_; ++rank) {
         if (rank != s_.owner(chunk) && held[place(rank, chunk)] > 0) {
-          invalid("after the last reduction round (", s_.reduction.size() - 1, "): ",
-                  held[place(rank, chunk)], " of the contributions to ", chunk_name(chunk),
+          invalid("after the last reduction round (", s_.reduction.size() - 1,
+                  "): ", held[place(rank, chunk)], " of the contributions to ", chunk_name(chunk),
                   " are at rank ", rank, ", not at its owner");
         }
       }
     }
-  }
-
-  std::string step(const wl_transfer& transfer, int64_t t) const {
-    return say("reduction round ", t, ": rank ", transfer.source, " sends ",
-               chunk_name(transfer.chunk), " to rank ", transfer.target);
   }
 
   int64_t& arrival(int rank, int chunk) { return arrival_[size_t(rank) * s_.chunks() + chunk]; }

@@ -1,4 +1,5 @@
-// The proof that a schedule is right. It shares nothing with the generators but the schedule's form.
+// The proof that a schedule is right. It shares nothing with the generators but the schedule's
+// form.
 #pragma once
 
 #include "collectives/schedule.h"

@@ -42,10 +42,9 @@ Topology topology(const std::string& shape, int ranks, double bandwidth, double 
   if (shape == "matrix" && matrix.size() != size_t(ranks) * size_t(ranks)) {
     throw py::value_error("matrix: must have ranks * ranks elements");
   }
-  const wl_topology_params params{sizeof params,   shape.c_str(), ranks,
-                                  bandwidth,       latency,       overhead,
-                                  nodes,           nics,          switched,
-                                  inter_bandwidth, inter_latency, matrix.data()};
+  const wl_topology_params params{sizeof params, shape.c_str(),   ranks,         bandwidth,
+                                  latency,       overhead,        nodes,         nics,
+                                  switched,      inter_bandwidth, inter_latency, matrix.data()};
   wl_topology* made = nullptr;
   raise_on_error(wl_topology_create(&params, &made));
   return {std::unique_ptr<wl_topology, Destroy>(made)};
@@ -137,8 +136,8 @@ void bind_collectives(py::module_& m) {
         py::arg("group"));
   m.def("schedule_from", &schedule_from);
   m.def("schedule_verify", [](const Topology& topology, const Schedule& schedule) {
-    raise_on_error(released(
-        [&] { return wl_schedule_verify(topology.handle.get(), schedule.handle.get()); }));
+    raise_on_error(
+        released([&] { return wl_schedule_verify(topology.handle.get(), schedule.handle.get()); }));
   });
 }
 

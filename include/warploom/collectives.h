@@ -3,11 +3,11 @@
  *
  * Units: bytes, seconds, bytes per second. Ranks count from 0.
  *
- * A schedule cuts what each rank (the owner) gives into `parts` chunks; chunk = owner * parts + part.
- * It runs in steps. In step t the transfers of round t and of reduction round t are in flight, while
- * each rank computes with what arrived in round t - 1 (in step 0, with its own). So a chunk that
- * arrives in round t may be sent on in round t + 1, and what was computed from it may leave in
- * reduction round t + 2.
+ * A schedule cuts what each rank (the owner) gives into `parts` chunks; chunk = owner * parts +
+ * part. It runs in steps. In step t the transfers of round t and of reduction round t are in
+ * flight, while each rank computes with what arrived in round t - 1 (in step 0, with its own). So a
+ * chunk that arrives in round t may be sent on in round t + 1, and what was computed from it may
+ * leave in reduction round t + 2.
  *
  * A reduction transfer hands on the sender's partial result of a chunk: its own contribution first,
  * then the partial results it received for that chunk, in the order in which the reduction lists
@@ -58,9 +58,10 @@ typedef struct wl_transfer {
 
 /* What travels, and so which ranks must get a chunk. */
 typedef enum wl_moves {
-  WL_MOVES_KV = 0,   /* keys and values: every rank; gradients come home */
-  WL_MOVES_Q = 1,    /* queries: every rank; (o, lse) come home */
-  WL_MOVES_HEADS = 2 /* part p, some heads of q, k and v: ranks r with r % parts == p; o comes home */
+  WL_MOVES_KV = 0, /* keys and values: every rank; gradients come home */
+  WL_MOVES_Q = 1,  /* queries: every rank; (o, lse) come home */
+  WL_MOVES_HEADS =
+      2 /* part p, some heads of q, k and v: ranks r with r % parts == p; o comes home */
 } wl_moves;
 
 /* Everything of a schedule. Round t is transfers[ends[t - 1]] .. transfers[ends[t] - 1]. */

@@ -31,10 +31,10 @@ Rounds = tuple[tuple[Transfer, ...], ...]
 class Schedule:
     """Who sends which chunk to whom in which round; immutable; made by :func:`schedule`.
 
-    Every rank is the owner of ``parts`` chunks. In step t, ``rounds[t]`` and ``reduction[t]`` are in
-    flight while each rank computes with what arrived in round t - 1 (in step 0: with its own chunks).
-    A chunk that arrives in round t may be sent on from round t + 1, and what a rank computed from it
-    may leave from reduction round t + 2.
+    Every rank is the owner of ``parts`` chunks. In step t, ``rounds[t]`` and ``reduction[t]`` are
+    in flight while each rank computes with what arrived in round t - 1 (in step 0: with its own
+    chunks). A chunk that arrives in round t may be sent on from round t + 1, and what a rank
+    computed from it may leave from reduction round t + 2.
 
     A transfer of ``reduction`` hands on its source's partial result of the chunk: the source's own
     contribution, plus the partial results that it received for that chunk, in the order in which
@@ -42,9 +42,9 @@ class Schedule:
 
     Attributes:
         kind: the generator's name.
-        moves: what travels. "kv": keys and values, to every rank; their gradients come home. "q":
-            queries, to every rank; (o, lse) come home. "heads": part p is a slice of the heads of q,
-            k and v, and goes to the ranks r with ``r % parts == p``; their o comes home.
+        moves: what travels. "kv": keys and values, to every rank; their gradients come home.
+            "q": queries, to every rank; (o, lse) come home. "heads": part p is a slice of the heads
+            of q, k and v, and goes to the ranks r with ``r % parts == p``; their o comes home.
         ranks, parts: number of ranks, and of chunks that each owner's data is cut into.
         note: what its user should know, or "".
     """
@@ -142,9 +142,9 @@ def schedule(topology: Topology, kind: str = "direct", *, parts: int | None = No
 
             - "ring": each chunk goes round one cycle of all ranks.
             - "bidirectional": half of each owner's data each way round.
-            - "direct": in round t each owner sends its part t to everybody; nothing is forwarded.
-        parts: into how many chunks each owner's data is cut, for "ring" and "direct"; default: 1 for
-            "ring", ranks - 1 for "direct".
+            - "direct": in round t each owner sends its part t to all; nothing is forwarded.
+        parts: into how many chunks each owner's data is cut, for "ring" (default: 1) and "direct"
+            (default: ranks - 1).
 
     Raises:
         ValueError: an argument is wrong, or the topology lacks a link that the kind needs.

@@ -17,8 +17,8 @@ class Topology:
     """Ranks and the links between them; make one with the class methods.
 
     Bandwidths are GB/s (1 GB/s = 1e9 bytes/s) in one direction, times µs. ``latency_us`` is the
-    time from posting a transfer until its first byte arrives; ``overhead_us`` the time that a rank is
-    busy with each message beside the link's own time.
+    time from posting a transfer until its first byte arrives; ``overhead_us`` the time that a rank
+    is busy with each message beside the link's own time.
 
     All class methods raise ``ValueError``, naming the argument, for fewer than 2 ranks, a bandwidth
     that is not finite and above 0, a time that is not finite and at least 0.
