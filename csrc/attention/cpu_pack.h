@@ -156,16 +156,26 @@ void clear_depth_row(int64_t r, int64_t width, Word* to) {
 // Whether there is neither NaN nor infinity in rows of d elements.
 template <class T>
 bool all_finite(const T* from, int64_t row_stride, int64_t rows, int64_t d) {
-  Floats zeros = broadcast(0.0f);  // the sum of 0 * x
+  constexpr int kSums = 4;   // chains, as one waits for its own last sum
+  Floats zeros[kSums] = {};  // the sums of 0 * x
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < d; c += kLanes) {
+    const T* row = from + r * row_stride;
+    int64_t c = 0;
+    for (; c + kSums * kLanes <= d; c += kSums * kLanes) {
+      for (int i = 0; i < kSums; ++i) {
+        const Floats x = load_floats(row + c + i * kLanes);
+        zeros[i] = multiply_add(x, broadcast(0.0f), zeros[i]);
+      }
+    }
+    for (; c < d; c += kLanes) {
       T buffer[kLanes];
-      const T* x = pack_detail::readable(from + r * row_stride + c, d - c, buffer);
-      zeros = multiply_add(load_floats(x), broadcast(0.0f), zeros);
+      const T* x = pack_detail::readable(row + c, d - c, buffer);
+      zeros[0] = multiply_add(load_floats(x), broadcast(0.0f), zeros[0]);
     }
   }
+  const Floats sum = (zeros[0] + zeros[1]) + (zeros[2] + zeros[3]);
   bool finite = true;
-  for (int lane = 0; lane < kLanes; ++lane) finite &= zeros[lane] == 0;
+  for (int lane = 0; lane < kLanes; ++lane) finite &= sum[lane] == 0;
   return finite;
 }
 
@@ -173,15 +183,23 @@ bool all_finite(const T* from, int64_t row_stride, int64_t rows, int64_t d) {
 template <class T>
 void unpack_lanes(const float* from, int64_t d, int count, T* const* rows) {
   for (int first = 0; first < count; first += kLanes) {
+    const int lanes = std::min(kLanes, count - first);
     for (int64_t c = 0; c < d; c += kLanes) {
       const int64_t columns = std::min<int64_t>(kLanes, d - c);
-      Words block[kLanes] = {};
-      for (int64_t i = 0; i < columns; ++i) block[i] = bits(load(from + (c + i) * kStrip + first));
+      Words block[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        block[i] = i < columns ? bits(load(from + (c + i) * kStrip + first)) : Words{};
+      }
       transpose(block);
-      for (int lane = 0; lane < std::min(kLanes, count - first); ++lane) {
-        T narrow[kLanes];
-        store_floats(narrow, from_bits(block[lane]));
-        std::memcpy(rows[first + lane] + c, narrow, columns * sizeof(T));
+      for (int lane = 0; lane < lanes; ++lane) {
+        T* to = rows[first + lane] + c;
+        if (columns == kLanes) {
+          store_floats(to, from_bits(block[lane]));
+        } else {
+          T narrow[kLanes];
+          store_floats(narrow, from_bits(block[lane]));
+          std::memcpy(to, narrow, columns * sizeof(T));
+        }
       }
     }
   }

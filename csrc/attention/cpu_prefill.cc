@@ -49,9 +49,12 @@ class Prefill {
     const Visible visible = Visible::of(p_.mask, sequence.sq, sequence.sk);
     const Block block{piece, kv_head, sequence, visible};
     const int64_t strips = (piece.rows + kStrip - 1) / kStrip;
-    for (int64_t i = 0; i < strips; ++i) load_queries(block, strip_of(block, i), buffers);
     const Range all = positions(block, 0, piece.rows, &Visible::any_keys);
     const int64_t step = even_step(all.end - all.begin, keys_, PrefillPlan::kKeysUnit);
+    for (int64_t i = 0; i < strips; ++i) {
+      prefetch_keys(block, {all.begin, std::min(all.begin + step, all.end)}, i, strips);
+      load_queries(block, strip_of(block, i), buffers);
+    }
     for (int64_t first = all.begin; first < all.end; first += step) {
       const Range keys{first, std::min(first + step, all.end)};
       const int64_t holes = load_keys(block, keys, buffers);
