@@ -7,6 +7,7 @@ from warploom.distributed.exchange import Arrival, Exchange
 from warploom.distributed.failure import RankLostError, RankStalledError
 from warploom.distributed.layout import ChunkPool, Layout, Spec
 from warploom.distributed.simulated import Fault, SimulatedWorld, run_outcomes, run_ranks
+from warploom.distributed.torch_world import TorchWorld
 from warploom.distributed.world import World
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "RanksDisagreeError",
     "SimulatedWorld",
     "Spec",
+    "TorchWorld",
     "World",
     "run_outcomes",
     "run_ranks",

@@ -16,8 +16,11 @@ class RanksDisagreeError(ValueError):
     """Ranks were about to exchange different things. Attributes: key; values, by rank."""
 
     def __init__(self, run: int, key: str, values: Mapping[int, str]) -> None:
-        self.key, self.values = key, dict(values)
         super().__init__(f"ranks disagree on {key} in exchange {run}: {describe(values)}")
+        self.run, self.key, self.values = run, key, dict(values)
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, dict[int, str]]]:
+        return type(self), (self.run, self.key, self.values)
 
 
 def describe(values: Mapping[int, str]) -> str:

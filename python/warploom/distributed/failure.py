@@ -5,28 +5,32 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-AFTERWARDS = "This world cannot be used any more: close it and make a new one."
+AFTERWARDS = "This world cannot be used any more: close it and make a new one"
 
 
-class RankStalledError(TimeoutError):
-    """A rank did not take part in time. Its number, and the transfer that was due.
+class _RankError(OSError):
+    """An error that knows its failure, also after it went to another process.
 
-    Attributes: rank; run, round and chunk, each None where the failure is of no single one.
+    Attributes: rank, the one at fault; run, round and chunk, None where it is of no single one.
     """
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
+    def __init__(self, failure: Failure, later: bool = False) -> None:
+        earlier = "an earlier exchange failed: " if later else ""
+        super().__init__(f"{earlier}{failure}. {AFTERWARDS}.")
+        self.failure, self.later = failure, later
         self.rank, self.run = failure.rank, failure.run
         self.round, self.chunk = failure.round, failure.chunk
 
+    def __reduce__(self) -> tuple[type, tuple[Failure, bool]]:
+        return type(self), (self.failure, self.later)
 
-class RankLostError(ConnectionError):
-    """A rank is gone, or left an exchange. Attributes as of `RankStalledError`."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
-        self.rank, self.run = failure.rank, failure.run
-        self.round, self.chunk = failure.round, failure.chunk
+class RankStalledError(_RankError, TimeoutError):
+    """A rank did not take part in time: `rank`; what was due from it: `run`, `round`, `chunk`."""
+
+
+class RankLostError(_RankError, ConnectionError):
+    """A rank is gone, or left an exchange: `rank`; what was due: `run`, `round`, `chunk`."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,7 @@ class Failure:
 
     def error(self, later: bool = False) -> RankStalledError | RankLostError:
         """The exception to raise; `later` at a use after the one that failed."""
-        error = (RankStalledError if self.kind == "stalled" else RankLostError)(self)
-        text = f"{self}. {AFTERWARDS}"
-        error.args = (f"an earlier exchange failed: {text}" if later else text,)
-        return error
+        return (RankStalledError if self.kind == "stalled" else RankLostError)(self, later)
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

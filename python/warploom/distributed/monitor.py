@@ -40,9 +40,7 @@ class Waiting:
     timeout: float
     blame: Callable[[int], Missing | None] = lambda rank: None
     asked: int = 0  # number of the probe sent for this wait, 0 before
-    queued: bool = (
-        False  # the work runs behind earlier queued work; its deadline counts from its turn
-    )
+    queued: bool = False  # runs behind earlier queued work; its deadline counts from its turn
     ready: Callable[[], bool] = lambda: True
     done: Callable[[], bool] = lambda: False
 
@@ -251,6 +249,11 @@ class Monitor:
             due = due or next(iter(wait.missing), None)
         run = wait.run if wait else None
         self.fail(self._lost(rank, "is gone (its connection closed)", run, due))
+
+    def link_failed(self, error: Exception) -> None:
+        """The link itself failed: nothing can be told to others any more, but nobody waits."""
+        reason = f"cannot hear the others ({type(error).__name__}: {error})"
+        self.fail(Failure("lost", self.rank, reason, self.rank), tell=False)
 
     def receive(self, rank: int, message: Message) -> None:
         """Takes a message from another rank."""

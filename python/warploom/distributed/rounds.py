@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 
@@ -82,8 +82,14 @@ class Rounds:
         receives = self._messages(self.receives(index), incoming, lambda t: t.source)
         label = Label(self._run, self._phase, index)
         expected = self._expected(index, [(t, m.peer) for t, m in sends + receives])
-        with self._monitor.waiting(self._run, expected, self._timeout, self._blame(index)):
-            posted = self._transport.post(label, [m for _, m in sends], [m for _, m in receives])
+        blame = self._blame(index)
+        with self._monitor.waiting(self._run, expected, self._timeout, blame) as waiting:
+            try:
+                posted = self._transport.post(
+                    label, [m for _, m in sends], [m for _, m in receives]
+                )
+            except RuntimeError as error:
+                self._explain(error, waiting)
         flown = Round(
             index,
             [Flight(t, m.peer, h) for (t, m), h in zip(sends, posted.sends, strict=True)],
@@ -106,7 +112,7 @@ class Rounds:
                 try:
                     self._transport.wait(flight.handle, self._timeout)
                 except RuntimeError as error:
-                    self._explain(error, waiting, index, flight)
+                    self._explain(error, waiting)
                 del flights[0], waiting.missing[0]
             self._monitor.check()
 
@@ -148,7 +154,7 @@ class Rounds:
 
         return find
 
-    def _explain(self, error: RuntimeError, waiting: Waiting, index: int, flight: Flight) -> None:
+    def _explain(self, error: RuntimeError, waiting: Waiting) -> NoReturn:
         """The transport failed: raises what the ranks say of it, or what the transport says."""
         grace = min(GRACE, max(waiting.deadline - time.monotonic(), 0.1))
         with self._monitor.changed:
@@ -158,7 +164,7 @@ class Rounds:
             reason = f"cannot be reached ({error})"
             self._monitor.fail(
                 Failure(
-                    "lost", flight.peer, reason, self._monitor.rank, self._run, due.round,
+                    "lost", due.rank, reason, self._monitor.rank, self._run, due.round,
                     due.chunk, str(due),
                 )
             )  # fmt: skip

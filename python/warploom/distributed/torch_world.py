@@ -1,0 +1,234 @@
+"""Ranks of a torch.distributed process group: gloo between CPUs, NCCL between GPUs."""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import os
+import secrets
+import time
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+from warploom.distributed.links import SocketLink, address_towards, check_addresses
+from warploom.distributed.monitor import Monitor
+from warploom.distributed.transport import Label, Message, Posted, Transport
+from warploom.distributed.world import TIMEOUT, World
+
+SLACK = 30.0  # seconds that gloo's own deadline lies behind the monitor's
+ABORT_TAG = (1 << 30) - 1
+_worlds: Counter[str] = Counter()  # worlds made in each group, so that each has keys of its own
+
+
+class GlooTransport:
+    """gloo's messages. Its waits cannot be stopped or polled, but one that ends ends all."""
+
+    asynchronous = False
+
+    def __init__(self, group: Any, size: int, rank: int) -> None:
+        self._group = group
+        self._peers = [peer for peer in range(size) if peer != rank]
+
+    def post(self, label: Label, sends: Sequence[Message], receives: Sequence[Message]) -> Posted:
+        incoming = [self._group.recv([m.tensor], m.peer, m.tag) for m in receives]
+        outgoing = [self._group.send([m.tensor], m.peer, m.tag) for m in sends]
+        return Posted(outgoing, incoming)
+
+    def wait(self, handle: Any, timeout: float) -> None:
+        handle.wait(datetime.timedelta(seconds=timeout + SLACK))
+
+    def done(self, handle: Any) -> bool:
+        raise NotImplementedError("gloo does not tell before it is waited for")
+
+    def ready(self, handle: Any) -> bool:
+        raise NotImplementedError("gloo does not tell before it is waited for")
+
+    def check(self, name: str, tensor: torch.Tensor) -> None:
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name} is on {tensor.device}, gloo needs it on the CPU")
+
+    def abort(self) -> None:
+        """A receive that times out makes gloo close all of the group's connections."""
+        for peer in self._peers:
+            try:
+                stray = self._group.recv([torch.empty(1)], peer, ABORT_TAG)
+                stray.wait(datetime.timedelta(milliseconds=1))
+            except RuntimeError:
+                continue
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Batch:
+    """NCCL's works of one round, and what of the posting stream was before them."""
+
+    works: list[Any]
+    before: torch.cuda.Event
+
+
+class NcclTransport:
+    """NCCL's messages, on its own stream: a round is one batch, and the host waits for none."""
+
+    asynchronous = True
+
+    def __init__(self, group: Any, device: torch.device) -> None:
+        self._group, self._device = group, device
+
+    def post(self, label: Label, sends: Sequence[Message], receives: Sequence[Message]) -> Posted:
+        operations = [self._operation(dist.irecv, m) for m in receives]
+        operations += [self._operation(dist.isend, m) for m in sends]
+        if not operations:
+            return Posted([], [])
+        before = torch.cuda.current_stream(self._device).record_event()
+        batch = Batch(dist.batch_isend_irecv(operations), before)
+        return Posted([batch] * len(sends), [batch] * len(receives))
+
+    def _operation(self, kind: Any, message: Message) -> dist.P2POp:
+        peer = dist.get_global_rank(self._group, message.peer)
+        return dist.P2POp(kind, message.tensor, peer, self._group, message.tag)
+
+    def wait(self, handle: Batch, timeout: float) -> None:
+        for work in handle.works:
+            work.wait()  # the current stream waits, the host goes on
+
+    def done(self, handle: Batch) -> bool:
+        return all(work.is_completed() for work in handle.works)
+
+    def ready(self, handle: Batch) -> bool:
+        return bool(handle.before.query())
+
+    def check(self, name: str, tensor: torch.Tensor) -> None:
+        if tensor.device != self._device:
+            raise ValueError(f"{name} is on {tensor.device}, it must be on {self._device}")
+
+    def abort(self) -> None:
+        self._group.abort()
+
+    def close(self) -> None:
+        pass
+
+
+class TorchWorld(World):
+    """A rank of a torch.distributed process group.
+
+    Every rank of the group makes it, in the same order where there are several. It needs a group of
+    its own if anything else sends point-to-point messages meanwhile.
+
+    Args:
+      group: the process group, the default one if None.
+      timeout: seconds that a wait may last where an exchange says nothing else, and in which all
+          ranks must have made their world. It should be shorter than the group's own timeout.
+      address: where other ranks reach this one for words about the exchange, on a port chosen
+          free; if None, that of the interface which leads to the group's store.
+
+    Raises:
+      ValueError: a group whose backend is neither gloo nor NCCL, an address others cannot reach.
+      TimeoutError, ConnectionError: ranks that did not come, named.
+    """
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        address: str | None = None,
+    ) -> None:
+        group = dist.group.WORLD if group is None else group
+        if group is None:
+            raise ValueError("group is None and there is no default process group")
+        monitor = Monitor(dist.get_rank(group), dist.get_world_size(group))
+        transport, device = make_transport(group, monitor)
+        super().__init__(monitor, transport, device, timeout)
+        self.group = group
+        self._link = join(group, monitor, timeout, address)
+        monitor.link = self._link
+        monitor.on_failure = transport.abort
+        _open.add(self)
+        if transport.asynchronous:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """NCCL wants all ranks in the first batch of a group."""
+        if self.size == 1:
+            return
+        tensors = torch.zeros(2, 1, device=self.device)
+        right, left = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        label = Label(0, "exchange", 0)
+        posted = self.transport.post(
+            label, [Message(right, tensors[0], 0)], [Message(left, tensors[1], 0)]
+        )
+        end = time.monotonic() + self.timeout
+        while not self.transport.done(posted.sends[0]):
+            self.check()
+            if time.monotonic() > end:
+                self.transport.abort()
+                raise TimeoutError(
+                    f"no message from rank {left} or to rank {right} in {self.timeout:g} s"
+                )
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        super().close()
+        self._link.close()
+
+
+_open: weakref.WeakSet[TorchWorld] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A process that ends in good order says so: the others can tell it from one that died."""
+    for world in list(_open):
+        world.close()
+
+
+def make_transport(group: Any, monitor: Monitor) -> tuple[Transport, torch.device]:
+    """The transport of a group's backend, and the device of the tensors that it moves."""
+    backends = str(dist.get_backend_config(group))
+    if "nccl" in backends:
+        device = torch.device("cuda", torch.cuda.current_device())
+        return NcclTransport(group, device), device
+    if "gloo" in backends:
+        return GlooTransport(group, monitor.size, monitor.rank), torch.device("cpu")
+    raise ValueError(f"group has the backend {backends}, it must be gloo or nccl")
+
+
+def join(group: Any, monitor: Monitor, timeout: float, address: str | None) -> SocketLink:
+    """Connects the ranks: each leaves its endpoint in the group's store and reads the others'."""
+    store = dist.distributed_c10d._get_process_group_store(group)
+    count = _worlds[group.group_name]
+    _worlds[group.group_name] += 1
+    store = PrefixStore(f"warploom/{count}", store)
+    link = SocketLink(monitor, address or own_address(store), timeout)
+    if monitor.rank == 0:
+        store.set("token", secrets.token_hex(16))
+    store.set(f"endpoint {monitor.rank}", link.endpoint)
+    end = time.monotonic() + timeout
+    waited = [f"endpoint {rank}" for rank in range(monitor.size)]
+    while absent := [rank for rank, key in enumerate(waited) if not store.check([key])]:
+        if time.monotonic() > end:
+            raise TimeoutError(f"ranks {absent} did not make their world in {timeout:g} s")
+        time.sleep(0.01)
+    endpoints = {rank: store.get(key).decode() for rank, key in enumerate(waited)}
+    check_addresses({rank: endpoint.split()[0] for rank, endpoint in endpoints.items()})
+    link.join(endpoints, bytes.fromhex(store.get("token").decode()))
+    return link
+
+
+def own_address(store: Any) -> str:
+    """The address of the interface that leads to where the store is."""
+    while hasattr(store, "underlying_store"):
+        store = store.underlying_store
+    host = getattr(store, "host", None) or os.environ.get("MASTER_ADDR")
+    if host is None:
+        raise ValueError("address must be given: the group's store does not say where it is")
+    return address_towards(host)
