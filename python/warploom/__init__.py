@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from warploom import mask
@@ -9,6 +10,7 @@ from warploom._core import DeviceError, version
 from warploom.kernels import explain, list_kernels
 
 if TYPE_CHECKING:
+    from warploom import reference
     from warploom.ops._execution import check
     from warploom.ops.attention import attention, attention_varlen
     from warploom.ops.decode import attention_decode
@@ -28,14 +30,16 @@ __all__ = [
     "mask",
     "merge_states",
     "page_write",
+    "reference",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the ops, and torch with them, when one is first asked for."""
+    """Imports the ops or their oracles, and torch with them, when one is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module 'warploom' has no attribute {name!r}")
-    from warploom import ops
-
+    if name == "reference":
+        return importlib.import_module("warploom.reference")
+    ops = importlib.import_module("warploom.ops")
     globals().update({op: getattr(ops, op) for op in ops.__all__})
     return globals()[name]

@@ -59,6 +59,49 @@ def test_read_only_arrays_are_read_and_never_written():
     assert not pages.any()
 
 
+class Immutable:
+    """An array like JAX's: no flags, no word in its DLPack export, and no assignment."""
+
+    def __init__(self, array):
+        self.array = array
+        self.dtype = array.dtype
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __array_namespace__(self):
+        return np
+
+    def __getitem__(self, key):
+        return self.array[key]
+
+    def __setitem__(self, key, value):
+        raise TypeError("arrays of this kind are immutable")
+
+
+def test_arrays_that_cannot_be_assigned_to_are_read_and_never_written():
+    q, k, v = map(Immutable, arrays())
+    np.testing.assert_array_equal(wl.attention(q, k, v), wl.attention(q.array, k.array, v.array))
+    pages = Immutable(np.zeros((2, 4, 4, 8), dtype=np.float32))
+    rows, slots = Immutable(k.array[0]), Immutable(np.arange(5))
+    with pytest.raises(ValueError, match="k_pages is read-only: must be writable"):
+        wl.page_write(pages, pages, rows, rows, slots)
+    writable = np.zeros((2, 4, 4, 8), dtype=np.float32)
+    with pytest.raises(ValueError, match="v_pages is read-only: must be writable"):
+        wl.page_write(writable, pages, rows, rows, slots)
+    assert not pages.array.any()
+    assert not writable.any()
+
+
+def test_pages_without_axes_are_refused_for_their_rank():
+    scalar, rows = np.array(0.0, dtype=np.float32), arrays()[0][0]
+    with pytest.raises(ValueError, match="k_pages has shape"):
+        wl.page_write(scalar, scalar, rows, rows, np.arange(5))
+
+
 def test_what_numpy_cannot_exchange_is_named():
     q, k, v = arrays()
     with pytest.raises(ValueError, match=r"q, a numpy\.ndarray of dtype .*, cannot be exchanged"):
@@ -71,13 +114,28 @@ def test_importing_and_planning_need_no_torch():
         "import warploom as wl\n"
         "assert wl.explain('attention', dtype='float32', head_dim=64).kernel\n"
         "assert wl.list_kernels() and wl.mask.causal()\n"
-        "try: wl.attention\n"
-        "except ImportError as error: print(error)\n"
+        "for name in ('attention', 'reference'):\n"
+        "    try: getattr(wl, name)\n"
+        "    except ImportError as error: print(name, error)\n"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "need torch" in output.stdout
+    assert "attention warploom's ops need torch" in output.stdout
+    assert "reference " in output.stdout
+
+
+def test_the_oracles_are_an_attribute_that_imports_torch_when_asked_for():
+    program = (
+        "import sys, warploom as wl\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert 'reference' in dir(wl) or 'reference' in wl.__all__\n"
+        "print(wl.reference.attention.__name__, 'torch' in sys.modules)\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert output.stdout == "attention True\n"
 
 
 def test_explanations_print_what_was_asked_and_every_kernel():

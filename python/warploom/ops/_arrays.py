@@ -37,10 +37,20 @@ def call(function: Callable[..., Any], arrays: dict[str, Any], *options: Any) ->
 
 
 def refuse_read_only(**arrays: Any) -> None:
-    """For arrays that an op writes: torch's view of one would not know that it must not."""
+    """For arrays that an op writes: torch's view of one would not know that it must not.
+
+    An array that refuses to be assigned to is read-only. JAX's are, and their DLPack exports do
+    not say so.
+    """
     for name, array in arrays.items():
-        if not getattr(getattr(array, "flags", None), "writeable", True):
-            raise ValueError(f"{name} is read-only: must be writable, it is written in place")
+        try:
+            array[:0] = array[:0]
+        except IndexError:
+            pass  # no axes: refused for its rank
+        except (TypeError, ValueError) as problem:
+            raise ValueError(
+                f"{name} is read-only: must be writable, it is written in place"
+            ) from problem
 
 
 def _view(name: str, array: Any, kind: type) -> torch.Tensor:

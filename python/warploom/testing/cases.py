@@ -37,8 +37,31 @@ class AttentionInputs:
         return self.q, self.k, self.v
 
 
+class _Heads:
+    """What cases say of heads and head dims; None for hk is h, and for dv it is d."""
+
+    h: int
+    hk: int | None
+    d: int
+    dv: int | None
+
+    @property
+    def kv_heads(self) -> int:
+        return self.h if self.hk is None else self.hk
+
+    @property
+    def value_dim(self) -> int:
+        return self.d if self.dv is None else self.dv
+
+    @property
+    def _heads_and_dims(self) -> str:
+        heads = f"h{self.h}" if self.kv_heads == self.h else f"h{self.h}/{self.kv_heads}"
+        dims = f"d{self.d}" if self.value_dim == self.d else f"d{self.d}/{self.value_dim}"
+        return f"{heads} {dims}"
+
+
 @dataclass(frozen=True)
-class AttentionCase:
+class AttentionCase(_Heads):
     """Forward and backward attention, dense or, where ``lengths_q`` is given, ragged.
 
     Dense: q ``[b, sq, h, d]``, k ``[b, sk, hk, d]``, v ``[b, sk, hk, dv]``. Ragged: the same
@@ -62,14 +85,6 @@ class AttentionCase:
     @property
     def keys(self) -> int:
         return self.sq if self.sk is None else self.sk
-
-    @property
-    def kv_heads(self) -> int:
-        return self.h if self.hk is None else self.hk
-
-    @property
-    def value_dim(self) -> int:
-        return self.d if self.dv is None else self.dv
 
     @property
     def ragged(self) -> bool:
@@ -118,8 +133,6 @@ class AttentionCase:
         return elements * ELEMENT_BYTES[self.dtype]
 
     def __str__(self) -> str:
-        heads = f"h{self.h}" if self.kv_heads == self.h else f"h{self.h}/{self.kv_heads}"
-        dims = f"d{self.d}" if self.value_dim == self.d else f"d{self.d}/{self.value_dim}"
         if self.ragged:
             shape = "ragged" + "+".join(
                 f"{sq}" if sq == sk else f"{sq}x{sk}" for sq, sk in self.sequences
@@ -127,7 +140,7 @@ class AttentionCase:
         else:
             keys = "" if self.keys == self.sq else f"x{self.keys}"
             shape = f"b{self.b} s{self.sq}{keys}"
-        words = [self.dtype, shape, heads, dims, str(self.mask)]
+        words = [self.dtype, shape, self._heads_and_dims, str(self.mask)]
         if self.scale is not None:
             words.append(f"scale{self.scale:g}")
         if self.softcap is not None:
@@ -169,7 +182,7 @@ class DecodeInputs:
 
 
 @dataclass(frozen=True)
-class DecodeCase:
+class DecodeCase(_Heads):
     """Decode of ``s`` new positions a sequence, from caches of the given ``lengths``.
 
     q ``[b, s, h, d]``; caches ``[b, capacity, hk, d]`` or, where ``page`` is given, pages
@@ -192,14 +205,6 @@ class DecodeCase:
     @property
     def b(self) -> int:
         return len(self.lengths)
-
-    @property
-    def kv_heads(self) -> int:
-        return self.h if self.hk is None else self.hk
-
-    @property
-    def value_dim(self) -> int:
-        return self.d if self.dv is None else self.dv
 
     @cached_property
     def pairs(self) -> int:
@@ -229,12 +234,10 @@ class DecodeCase:
         return (self.visible_keys * self.kv_heads + rows) * width * size + rows * _LSE_BYTES
 
     def __str__(self) -> str:
-        heads = f"h{self.h}" if self.kv_heads == self.h else f"h{self.h}/{self.kv_heads}"
-        dims = f"d{self.d}" if self.value_dim == self.d else f"d{self.d}/{self.value_dim}"
         alike = len(set(self.lengths)) == 1
         lengths = f"{self.lengths[0]}" if alike else "+".join(map(str, self.lengths))
-        words = ["decode", self.dtype, f"b{self.b} s{self.s} keys{lengths}", heads, dims]
-        words.append(str(self.mask))
+        words = ["decode", self.dtype, f"b{self.b} s{self.s} keys{lengths}"]
+        words += [self._heads_and_dims, str(self.mask)]
         if self.page is not None:
             words.append(f"page{self.page}")
         if self.capacity is not None:
