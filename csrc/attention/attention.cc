@@ -46,6 +46,15 @@ Request request_of(const wl_attention_decode_params& p) {
       features_of(p.mask, p.softcap, p.h, p.hk, p.d, p.dv) | (p.page_table ? feature::PAGED : 0));
 }
 
+Request request_of(const wl_attention_merge_params& p) {
+  return request_of("merge", p.exec, p.dtype, 0, p.dv, 0);
+}
+
+Request request_of(const wl_page_write_params& p) {
+  return request_of("page_write", p.exec, p.dtype, p.d, p.dv,
+                    feature::PAGED | (p.d != p.dv ? feature::VALUE_DIM : 0));
+}
+
 template <class Params>
 wl_status validate_and_run(const Params* params) {
   WL_RETURN_IF_ERROR(validate(params));
@@ -89,13 +98,8 @@ wl_status wl_attention_decode_workspace(const wl_attention_decode_params* params
 }
 
 wl_status wl_attention_merge(const wl_attention_merge_params* params) {
-  WL_RETURN_IF_ERROR(validate(params));
-  return select_and_run(request_of("merge", params->exec, params->dtype, 0, params->dv, 0), params);
+  return validate_and_run(params);
 }
 
-wl_status wl_page_write(const wl_page_write_params* params) {
-  WL_RETURN_IF_ERROR(validate(params));
-  return select_and_run(
-      request_of("page_write", params->exec, params->dtype, params->d, params->dv, 0), params);
-}
+wl_status wl_page_write(const wl_page_write_params* params) { return validate_and_run(params); }
 }

@@ -15,21 +15,18 @@
 // (Medians in thread CPU time on a machine shared with other work; `warploom perf attention --cases
 // 'decode_*'` compares the kernel with a read of the same moment.)
 #include <cmath>
-#include <limits>
 #include <new>
 
 #include "attention/cpu.h"
 #include "attention/cpu_decode_plan.h"
 #include "attention/cpu_decode_tile.h"
 #include "attention/cpu_view.h"
+#include "base/math_constants.h"
 #include "base/scratch.h"
 #include "base/vec_math.h"
 
 namespace warploom::attention {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 

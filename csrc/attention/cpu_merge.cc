@@ -1,16 +1,16 @@
 // Merges partial results in the order given.
 #include <cmath>
-#include <limits>
 
 #include "attention/cpu.h"
 #include "attention/cpu_view.h"
+#include "base/math_constants.h"
 #include "base/scratch.h"
 #include "base/vec_half.h"
 
 namespace warploom::attention {
 namespace {
 
-constexpr float kAbsent = -std::numeric_limits<float>::infinity();
+constexpr float kAbsent = -kInfinity;
 
 // The weights of one row's parts, and their lse. An absent part weighs exactly 0.
 float weigh(const wl_attention_merge_params& p, int64_t at, float* weights) {

@@ -7,6 +7,7 @@
 
 #include "attention/cpu_view.h"
 #include "attention/plan.h"
+#include "base/saturating.h"
 
 namespace warploom::attention {
 
@@ -63,15 +64,16 @@ struct PrefillPlan {
         const int64_t length = std::min(step, rows - first);
         const Range any = visible.any_keys(first / group, (first + length - 1) / group + 1);
         const int64_t keys = std::max<int64_t>(any.end - any.begin, 0);
-        plan.pieces.push_back({n, first, length, length * keys});
+        const int64_t cost = saturating_multiply(length, keys);
+        plan.pieces.push_back({n, first, length, cost});
         plan.rows = std::max(plan.rows, length);
         plan.keys = std::max(plan.keys, std::min(keys, kKeys));
-        total += length * keys;
+        total = saturating_add(total, cost);
       }
     }
     std::stable_sort(plan.pieces.begin(), plan.pieces.end(),
                      [](const Piece& a, const Piece& b) { return a.cost > b.cost; });
-    plan.most_threads = total * (p.d + p.dv) * p.hk / kCostPerThread;
+    plan.most_threads = saturating_product({total, p.d + p.dv, p.hk}) / kCostPerThread;
     return plan;
   }
 };

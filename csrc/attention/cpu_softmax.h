@@ -2,17 +2,12 @@
 // is summed across a vector. Exponents are base 2 throughout.
 #pragma once
 
-#include <limits>
-
 #include "attention/cpu_pack.h"
 #include "attention/plan.h"
+#include "base/math_constants.h"
 #include "base/vec_math.h"
 
 namespace warploom::attention {
-
-inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr float kLn2 = 0.6931471805599453f;
 
 // s = factor * s
 inline void scale_scores(float* s, int64_t keys, float factor) {

@@ -128,17 +128,22 @@ struct query_side {
   }
 };
 
+// What the two kernels are to a launch.
 template <class Cfg>
-struct backward_keys_kernel {
+struct backward_kernel {
   using machine = typename Cfg::M;
-  using T = typename Cfg::T;
-  using params = backward_params<T>;
-  static constexpr const char* name = "attention_backward_keys";
+  using params = backward_params<typename Cfg::T>;
   static constexpr int threads = Cfg::threads;
   static constexpr int min_blocks = Cfg::tiles.min_blocks;
   static constexpr bool all_resident = false;
+};
 
-  SIMT_DEVICE static void run(const params& a) {
+template <class Cfg>
+struct backward_keys_kernel : backward_kernel<Cfg> {
+  using T = typename Cfg::T;
+  static constexpr const char* name = "attention_backward_keys";
+
+  SIMT_DEVICE static void run(const backward_params<T>& a) {
     const problem& p = a.p;
     if (!sequences_fit(p)) {
       poison(a.dk, p.tk, p.hk, p.d);
@@ -187,16 +192,11 @@ struct backward_keys_kernel {
 };
 
 template <class Cfg>
-struct backward_queries_kernel {
-  using machine = typename Cfg::M;
+struct backward_queries_kernel : backward_kernel<Cfg> {
   using T = typename Cfg::T;
-  using params = backward_params<T>;
   static constexpr const char* name = "attention_backward_queries";
-  static constexpr int threads = Cfg::threads;
-  static constexpr int min_blocks = Cfg::tiles.min_blocks;
-  static constexpr bool all_resident = false;
 
-  SIMT_DEVICE static void run(const params& a) {
+  SIMT_DEVICE static void run(const backward_params<T>& a) {
     const problem& p = a.p;
     if (!sequences_fit(p)) {
       poison(a.dq, p.tq, p.h, p.d);
@@ -257,10 +257,7 @@ template <class M, class T, int D>
 struct backward_op {
   using params_type = wl_attention_backward_params;
 
-  static int64_t rows(const params_type& w) {
-    const axes q = query_axes(w.problem, w.problem.h);
-    return q.batch * q.rows * q.heads;
-  }
+  static int64_t rows(const params_type& w) { return query_axes(w.problem, w.problem.h).count(); }
   static int64_t workspace(const params_type& w) { return scratch_bytes<float>(rows(w)); }
 
   static wl_status run(const params_type& w) {
@@ -270,8 +267,12 @@ struct backward_op {
     Launcher launcher(w.exec);
     backward_params<T> a{};
     a.p = problem_of(launcher, w.problem);
+    launcher.require_workspace(w.exec, workspace(w));
+    launcher.require_shared(Kernels::keys::name, KeysConfig::smem_bytes);
+    launcher.require_shared(Kernels::queries::name, QueriesConfig::smem_bytes);
+    if (!launcher.ok()) return launcher.status();
     const auto& p = w.problem;
-    const axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
+    const Axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
     a.p.vector = p.d % 8 == 0 && p.dv % 8 == 0;
     for (const wl_strided* x : {&w.q, &w.grad_o, &w.dq}) {
       a.p.vector = a.p.vector && aligned(*x, q, sizeof(T));
@@ -291,8 +292,6 @@ struct backward_op {
     a.dv = launcher.output<T>("dv", w.dv, k.batch, k.rows, k.heads, p.dv);
     a.delta = launcher.scratch<float>(w.exec, rows(w));
 
-    launcher.require_shared(Kernels::keys::name, KeysConfig::smem_bytes);
-    launcher.require_shared(Kernels::queries::name, QueriesConfig::smem_bytes);
     using Delta = delta_kernel<M, T>;
     launcher.launch<Delta>(tiles_of(rows(w), Delta::rows), 0, a);
     // A ragged call with a bound of no rows still has its offsets looked at.

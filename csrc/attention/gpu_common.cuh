@@ -15,7 +15,6 @@ using simt::global;
 using simt::shared;
 using simt::tile;
 
-SIMT_DEVICE float infinity() { return simt::number::bit_cast<float>(0x7f800000u); }
 SIMT_DEVICE float quiet_nan() { return simt::number::bit_cast<float>(0x7fc00000u); }
 
 // [b, s, h, d] by its strides.

@@ -195,6 +195,10 @@ struct decode_op {
     a.dv = launcher.narrow("dv", w.dv);
     a.capacity = launcher.narrow("capacity", w.capacity);
     a.pages = launcher.narrow("pages", w.pages);
+    launcher.narrow("h / hk * s", w.hk ? w.h / w.hk * w.s : 0);
+    launcher.require_workspace(w.exec, workspace(w));
+    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
+    if (!launcher.ok()) return launcher.status();
     const bool paged = w.page_table != nullptr;
     // Longer sequences would not fit into the kernel's 32-bit positions.
     a.limit = std::min(paged ? w.max_pages * w.capacity : w.capacity, Launcher::most);
@@ -223,7 +227,6 @@ struct decode_op {
       a.parts = launcher.scratch<float>(w.exec, a.splits * rows * w.dv);
       a.lses = launcher.scratch<float>(w.exec, a.splits * rows);
     }
-    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
     launcher.launch<Kernel>(int64_t{a.splits} * a.row_tiles * w.hk * w.b, Cfg::smem_bytes, a);
     if (a.splits > 1) {
       using Merge = decode_merge_kernel<M, T>;

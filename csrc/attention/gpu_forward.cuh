@@ -85,7 +85,7 @@ struct query_rows {
 // infinite themselves, and make the sum +inf and the values NaN.
 SIMT_DEVICE float base_of(float largest, float factor) {
   const float base = largest * factor;
-  return base == infinity() || base == -infinity() ? 0.0f : base;
+  return base == kInfinity || base == -kInfinity ? 0.0f : base;
 }
 
 // Row sums of a warp's atoms: the largest score so far, the sum of the exponentials (of this lane's
@@ -103,7 +103,7 @@ struct softmax_state {
       SIMT_UNROLL
       for (int c = 0; c < Cfg::C; ++c) o[m][c] = frag_c<M>::zero();
       SIMT_UNROLL
-      for (int i = 0; i < M::row_slots; ++i) largest[m][i] = -infinity(), sum[m][i] = 0;
+      for (int i = 0; i < M::row_slots; ++i) largest[m][i] = -kInfinity, sum[m][i] = 0;
     }
   }
 
@@ -115,7 +115,7 @@ struct softmax_state {
       float shrink[M::row_slots];
       SIMT_UNROLL
       for (int i = 0; i < M::row_slots; ++i) {
-        float most = -infinity();
+        float most = -kInfinity;
         SIMT_UNROLL
         for (int n = 0; n < N; ++n) {
           SIMT_UNROLL
@@ -245,7 +245,7 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const Row
             SIMT_UNROLL
             for (int e = 0; e < M::elements; ++e) {
               if (M::row_slot(e) != i) continue;
-              if (!keys.has(n * 16 + M::c(lane, e).col)) s[m][n].e[e] = -infinity();
+              if (!keys.has(n * 16 + M::c(lane, e).col)) s[m][n].e[e] = -kInfinity;
             }
           }
         }
@@ -284,7 +284,7 @@ SIMT_DEVICE void forward(softmax_state<Cfg>& state, simt::arena& smem, const Row
 
 // The lse of a row in natural logarithm; -infinity where nothing was seen or has a weight.
 SIMT_DEVICE float lse_of(float largest, float sum, float factor) {
-  return sum == 0 ? -infinity() : simt::fma(largest, factor, simt::log2(sum)) * kLn2;
+  return sum == 0 ? -kInfinity : simt::fma(largest, factor, simt::log2(sum)) * kLn2;
 }
 // What the weighted values are multiplied by: 0 where nothing was seen, NaN where all that was seen
 // has the score -infinity.
@@ -319,7 +319,7 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, const Rows& rows_of, f
     SIMT_UNROLL
     for (int i = 0; i < M::row_slots; ++i) {
       const int row = m * 16 + M::slot_row(lane, i);
-      float most = -infinity();
+      float most = -kInfinity;
       for (int w = 0; w < warps; ++w) most = simt::max(most, simt::load(largest, w * rows + row));
       const float base = base_of(most, factor);
       shrink[i] = simt::exp2(simt::fma(state.largest[m][i], factor, -base));
@@ -339,7 +339,7 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, const Rows& rows_of, f
   simt::sync_block();
   for (int id = simt::thread_index(); id < rows * (D / 4); id += Cfg::threads) {
     const int row = id / (D / 4), col = id % (D / 4) * 4;
-    float most = -infinity(), sum = 0;
+    float most = -kInfinity, sum = 0;
     simt::vec<float, 4> total{};
     for (int w = 0; w < warps; ++w) {
       most = simt::max(most, simt::load(largest, w * rows + row));

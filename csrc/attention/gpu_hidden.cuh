@@ -50,7 +50,7 @@ SIMT_DEVICE float effect(float sum_of_codes) {
   const int negative = sum / kNegative, positive = sum % kNegative / kPositive;
   const int nan = sum % kNegative % kPositive;
   if (nan || (negative && positive)) return quiet_nan();
-  return positive ? infinity() : negative ? -infinity() : 0.0f;
+  return positive ? kInfinity : negative ? -kInfinity : 0.0f;
 }
 
 // Overwrites the tile by the codes of what memory holds.

@@ -49,6 +49,7 @@ class Launcher {
   }
 
   bool ok() const { return status_ == WL_OK; }
+  wl_status status() const { return status_; }
   global<int32_t> error() const {
     return simt::make_global(call_.error_word(), 1, simt::memory::written);
   }
@@ -88,51 +89,63 @@ class Launcher {
     return {simt::make_strided(static_cast<T*>(x.data), r, simt::memory::written), x.stride[0],
             x.stride[1], x.stride[2]};
   }
-  // The next `count` elements of the caller's workspace; kernels must write them before they read.
+  // The next `count` elements of the caller's workspace, which require_workspace found large
+  // enough; kernels must write them before they read.
   template <class T>
   global<T> scratch(const wl_exec& exec, int64_t count) {
-    const int64_t bytes = scratch_bytes<T>(count);
     char* at = static_cast<char*>(exec.workspace) + scratch_used_;
-    scratch_used_ += bytes;
-    if (bytes && (!exec.workspace || scratch_used_ > exec.workspace_bytes)) {
-      stop(fail(WL_INVALID, "workspace has %lld bytes: this call needs %lld more",
-                (long long)exec.workspace_bytes,
-                (long long)(scratch_used_ - exec.workspace_bytes)));
-      return simt::make_global(static_cast<T*>(nullptr), 0, simt::memory::kept);
-    }
+    scratch_used_ += scratch_bytes<T>(count);
     return simt::make_global(reinterpret_cast<T*>(at), count, simt::memory::unwritten);
   }
+
+  // What follows refuses a call. Buffers are registered only for one that was not refused.
 
   // The largest size that kernels hold in 32 bits: sums of a few of them must still fit.
   static constexpr int64_t most = 1 << 29;
 
   int32_t narrow(const char* name, int64_t size) {
     if (size <= most) return int32_t(size);
-    stop(fail(WL_INVALID, "%s is %lld: GPU kernels take at most %lld", name, (long long)size,
-              (long long)most));
+    if (ok()) {
+      status_ = fail(WL_INVALID, "%s is %lld: GPU kernels take at most %lld", name, (long long)size,
+                     (long long)most);
+    }
     return 0;
   }
 
-  // Refuses the call, before anything is written, where a block cannot have this much shared
-  // memory.
+  void require_workspace(const wl_exec& exec, int64_t bytes) {
+    const int64_t given = exec.workspace ? exec.workspace_bytes : 0;
+    if (!ok() || bytes == 0) return;
+    if (given < bytes) {
+      status_ = fail(WL_INVALID, "workspace has %lld bytes: this call needs %lld", (long long)given,
+                     (long long)bytes);
+    } else if (reinterpret_cast<uintptr_t>(exec.workspace) % 16) {
+      status_ =
+          fail(WL_INVALID, "workspace is at %p: must be at a multiple of 16 bytes", exec.workspace);
+    }
+  }
+
+  // A block must be able to have this much shared memory.
   void require_shared(const char* kernel, int64_t bytes) {
     if (!ok() || bytes <= call_.shared_limit()) return;
-    stop(fail(WL_DEVICE, "%s needs %lld bytes of shared memory a block: this device allows %lld",
-              kernel, (long long)bytes, (long long)call_.shared_limit()));
+    status_ =
+        fail(WL_DEVICE, "%s needs %lld bytes of shared memory a block: this device allows %lld",
+             kernel, (long long)bytes, (long long)call_.shared_limit());
   }
 
   template <class Kernel>
   void launch(int64_t blocks, int64_t smem_bytes, const typename Kernel::params& params) {
     if (!ok() || blocks == 0) return;
     const auto outcome = simt::launch<Kernel>({blocks, 1, 1}, smem_bytes, stream_, params);
-    if (!outcome.ok()) stop(fail_text(WL_DEVICE, outcome.error));
+    if (!outcome.ok()) status_ = fail_text(WL_DEVICE, outcome.error);
   }
 
   wl_status finish() {
     for (const auto& written : outputs_) {
       if (!ok()) break;
       const auto outcome = written();
-      if (!outcome.ok()) stop(fail_text(WL_DEVICE, "the kernels ended, but " + outcome.error));
+      if (!outcome.ok()) {
+        status_ = fail_text(WL_DEVICE, "the kernels ended, but " + outcome.error);
+      }
     }
     return status_;
   }
@@ -141,9 +154,6 @@ class Launcher {
   static simt::rows rows_of(const wl_strided& x, int64_t n0, int64_t n1, int64_t n2,
                             int64_t width) {
     return {{n0, n1, n2}, {x.stride[0], x.stride[1], x.stride[2]}, width};
-  }
-  void stop(wl_status status) {
-    if (ok()) status_ = status;
   }
 
   GpuCall call_;
@@ -176,6 +186,7 @@ inline problem problem_of(Launcher& launcher, const wl_attention_problem& p) {
   out.dv = launcher.narrow("dv", p.dv);
   out.sq = launcher.narrow("sq", p.sq);
   out.sk = launcher.narrow("sk", p.sk);
+  if (!launcher.ok()) return out;
   out.tq = p.tq;
   out.tk = p.tk;
   out.cu_q = launcher.input(p.cu_seqlens_q, p.b + 1);
@@ -186,17 +197,7 @@ inline problem problem_of(Launcher& launcher, const wl_attention_problem& p) {
   return out;
 }
 
-// The axes of a tensor of query (or key) rows: [b, s, heads], or ragged [1, tokens, heads].
-struct axes {
-  int64_t batch, rows, heads;
-};
-inline axes query_axes(const wl_attention_problem& p, int64_t heads) {
-  return p.cu_seqlens_q ? axes{1, p.tq, heads} : axes{p.b, p.sq, heads};
-}
-inline axes key_axes(const wl_attention_problem& p, int64_t heads) {
-  return p.cu_seqlens_k ? axes{1, p.tk, heads} : axes{p.b, p.sk, heads};
-}
-inline bool aligned(const wl_strided& x, const axes& a, int64_t bytes) {
+inline bool aligned(const wl_strided& x, const Axes& a, int64_t bytes) {
   return aligned(x, {a.batch, a.rows, a.heads}, bytes);
 }
 

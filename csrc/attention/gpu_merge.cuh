@@ -51,6 +51,8 @@ struct merge_op {
     const int64_t rows = w.b * w.h * w.s;
     a.from.h = launcher.narrow("h", w.h);
     a.from.s = launcher.narrow("s", w.s);
+    const int32_t dv = launcher.narrow("dv", w.dv);
+    if (!launcher.ok()) return launcher.status();
     for (int64_t i = 0; i < w.parts; ++i) {
       a.from.o[i] = launcher.input<T>(w.o_parts[i], w.b, w.s, w.h, w.dv);
       a.from.lses[i] = launcher.input(w.lse_parts[i], rows);
@@ -60,7 +62,7 @@ struct merge_op {
             rows,
             a.from.h,
             a.from.s,
-            launcher.narrow("dv", w.dv)};
+            dv};
     launcher.launch<Kernel>(merge_blocks(rows, w.dv, Kernel::threads), 0, a);
     return launcher.finish();
   }

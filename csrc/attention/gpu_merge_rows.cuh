@@ -32,12 +32,12 @@ SIMT_DEVICE void merge_rows(const From& from, const merge_target<T>& to, int par
   const int c = int(id % width);
   if (row >= to.rows) return;
 
-  float largest = -infinity(), total = 0, sum = 0;
+  float largest = -kInfinity, total = 0, sum = 0;
   for (int part = 0; part < parts; ++part) largest = simt::max(largest, from.lse(part, row));
-  const float base = largest == infinity() ? 0.0f : largest;
+  const float base = largest == kInfinity ? 0.0f : largest;
   for (int part = 0; part < parts; ++part) {
     const float lse = from.lse(part, row);
-    if (lse == -infinity()) continue;
+    if (lse == -kInfinity) continue;
     const float weight = simt::exp2((lse - base) * kLog2E);
     total += weight;
     if (c < to.dv) sum = simt::fma(weight, from.value(part, row, c), sum);
@@ -46,7 +46,7 @@ SIMT_DEVICE void merge_rows(const From& from, const merge_target<T>& to, int par
     simt::store(to.row(row), c, simt::to<T>(total == 0 ? from.absent(row, c) : sum / total));
   }
   if (c == 0 && to.lse) {
-    const float lse = total == 0 ? -infinity() : simt::fma(simt::log2(total), kLn2, base);
+    const float lse = total == 0 ? -kInfinity : simt::fma(simt::log2(total), kLn2, base);
     simt::store(to.lse, row, lse);
   }
 }

@@ -70,6 +70,7 @@ struct page_write_op {
     a.d = launcher.narrow("d", w.d);
     a.dv = launcher.narrow("dv", w.dv);
     a.capacity = launcher.narrow("capacity", w.capacity);
+    if (!launcher.ok()) return launcher.status();
     a.slots = launcher.input(w.slots, w.tokens);
     a.k = launcher.input<T>(w.k, 1, w.tokens, w.hk, w.d);
     a.v = launcher.input<T>(w.v, 1, w.tokens, w.hk, w.dv);

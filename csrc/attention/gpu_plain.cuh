@@ -45,7 +45,7 @@ SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows&
 
   SIMT_UNROLL
   for (int c = 0; c < Cfg::columns; ++c) state.o[c] = 0;
-  state.largest = -infinity(), state.sum = 0;
+  state.largest = -kInfinity, state.sum = 0;
 
   fill<Cfg::rows, Cfg::threads>(q, query, d, vector);
   for (int t = first; t < last; ++t) {
@@ -60,7 +60,7 @@ SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows&
       for (int c = 0; c < d; ++c) {
         s = simt::fma(simt::load(q.at(row, c)), simt::load(k.at(j, c)), s);
       }
-      simt::store(scores, row * Cfg::keys + j, seen.has(j) ? score(f, s) : -infinity());
+      simt::store(scores, row * Cfg::keys + j, seen.has(j) ? score(f, s) : -kInfinity);
     }
     simt::sync_block();
 

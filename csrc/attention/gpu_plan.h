@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "attention/plan.h"
+#include "base/math_constants.h"
 #include "simt/machine.h"
 
 namespace warploom::attention::gpu {
@@ -19,9 +20,6 @@ struct formula {
   float factor;
   float scale;  // d of the natural-logarithm score by <q, k>, without the cap's own slope
 };
-
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr float kLn2 = 0.6931471805599453f;
 
 inline formula formula_of(float scale, float softcap) {
   if (softcap > 0) return {formula::capped, scale / softcap, softcap * kLog2E, scale};

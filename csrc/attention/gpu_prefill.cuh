@@ -92,8 +92,10 @@ struct prefill_op {
     Launcher launcher(w.exec);
     typename Kernel::params a{};
     a.p = problem_of(launcher, w.problem);
+    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
+    if (!launcher.ok()) return launcher.status();
     const auto& p = w.problem;
-    const axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
+    const Axes q = query_axes(p, p.h), k = key_axes(p, p.hk);
     a.p.vector = p.d % 8 == 0 && p.dv % 8 == 0 && aligned(w.q, q, sizeof(T)) &&
                  aligned(w.k, k, sizeof(T)) && aligned(w.v, k, sizeof(T)) &&
                  aligned(w.o, q, sizeof(T));
@@ -101,11 +103,10 @@ struct prefill_op {
     a.k = launcher.input<T>(w.k, k.batch, k.rows, k.heads, p.d);
     a.v = launcher.input<T>(w.v, k.batch, k.rows, k.heads, p.dv);
     a.o = launcher.output<T>("o", w.o, q.batch, q.rows, q.heads, p.dv);
-    a.lse = launcher.output("lse", w.lse, q.batch * q.rows * q.heads);
+    a.lse = launcher.output("lse", w.lse, q.count());
     // A ragged call with a bound of no rows still has its offsets looked at.
     const int64_t tiles = tiles_of(p.sq, Cfg::rows);
     a.row_tiles = int32_t(p.cu_seqlens_q && q.rows > 0 && tiles == 0 ? 1 : tiles);
-    launcher.require_shared(Kernel::name, Cfg::smem_bytes);
     launcher.launch<Kernel>(a.row_tiles * p.h * p.b, Cfg::smem_bytes, a);
     return launcher.finish();
   }

@@ -1,5 +1,9 @@
 #include "attention/kernels.h"
 
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
 #include "warploom/attention.h"
 
 namespace warploom::attention {
@@ -80,6 +84,40 @@ wl_status select_workspace(const Request& request, const void* params, int64_t* 
   return kernel_workspace("attention", *kernel, params, bytes);
 }
 
+namespace {
+
+// What a caller of wl_attention_explain may have got wrong.
+wl_status check(const wl_attention_request* r) {
+  if (!r) return fail(WL_INVALID, "request is NULL");
+  if (r->struct_size != sizeof *r) {
+    return fail(WL_INVALID, "struct_size is %u: this library's is %zu", r->struct_size, sizeof *r);
+  }
+  const std::vector<const char*> ops = ops_of(kernels());
+  const auto same = [&](const char* op) { return r->op && std::strcmp(r->op, op) == 0; };
+  if (std::none_of(ops.begin(), ops.end(), same)) {
+    std::string text = std::string("op is ") + (r->op ? r->op : "NULL") + ": must be one of ";
+    for (const char* op : ops) text += std::string(op == ops.front() ? "" : ", ") + op;
+    return fail_text(WL_INVALID, text);
+  }
+  if (r->device < WL_CPU || r->device > WL_HIP) {
+    return fail(WL_INVALID, "device is %d: must be 0 (cpu), 1 (cuda) or 2 (hip)", r->device);
+  }
+  if (r->dtype < WL_F32 || r->dtype > WL_BF16) {
+    return fail(WL_INVALID, "dtype is %d: must be 0, 1 or 2", r->dtype);
+  }
+  if (r->d < 0 || r->dv < 0) {
+    return fail(WL_INVALID, "d is %lld and dv is %lld: neither may be negative", (long long)r->d,
+                (long long)r->dv);
+  }
+  if (r->features >> feature_names().size()) {
+    return fail(WL_INVALID, "features is 0x%llx: there are %zu, from bit 0",
+                (unsigned long long)r->features, feature_names().size());
+  }
+  return WL_OK;
+}
+
+}  // namespace
+
 }  // namespace warploom::attention
 
 extern "C" {
@@ -87,11 +125,7 @@ extern "C" {
 wl_status wl_attention_explain(const wl_attention_request* r, char* text, size_t capacity,
                                size_t* needed) {
   using namespace warploom;
-  if (!r || r->struct_size != sizeof *r) return fail(WL_INVALID, "request: wrong struct_size");
-  if (r->dtype < WL_F32 || r->dtype > WL_BF16)
-    return fail(WL_INVALID, "dtype is %d: must be 0 to 2", r->dtype);
-  if (r->device < WL_CPU || r->device > WL_HIP)
-    return fail(WL_INVALID, "device is %d: must be 0 to 2", r->device);
+  WL_RETURN_IF_ERROR(attention::check(r));
   const attention::Request request{
       {r->op, wl_device(r->device), r->device_index, r->features, r->kernel},
       wl_dtype(r->dtype),

@@ -5,11 +5,14 @@
 #include <string>
 
 #include "base/registry.h"
+#include "warploom/attention.h"
 
 namespace warploom::attention {
 
 namespace feature {
-#define FEATURE(name, bit) inline constexpr uint64_t name = uint64_t{1} << bit;
+#define FEATURE(name, bit)                              \
+  inline constexpr uint64_t name = WL_ATTENTION_##name; \
+  static_assert(name == uint64_t{1} << bit);
 #include "attention/features.def"
 #undef FEATURE
 }  // namespace feature

@@ -14,6 +14,19 @@
 
 namespace warploom::attention {
 
+// The axes of a tensor of rows, before the last one: [b, s, heads], or ragged [1, tokens, heads].
+struct Axes {
+  int64_t batch, rows, heads;
+
+  int64_t count() const { return batch * rows * heads; }
+};
+inline Axes query_axes(const wl_attention_problem& p, int64_t heads) {
+  return p.cu_seqlens_q ? Axes{1, p.tq, heads} : Axes{p.b, p.sq, heads};
+}
+inline Axes key_axes(const wl_attention_problem& p, int64_t heads) {
+  return p.cu_seqlens_k ? Axes{1, p.tk, heads} : Axes{p.b, p.sk, heads};
+}
+
 template <class Int>
 struct BasicRange {
   Int begin, end;  // empty when begin >= end

@@ -1,12 +1,19 @@
 #include "attention/validate.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstdlib>
+
+#include "attention/plan.h"
+#include "base/saturating.h"
 
 namespace warploom::attention {
 namespace {
 
 using ll = long long;
+
+// No size, no count of elements and no tensor's reach in bytes is more: sums and small multiples of
+// them stay far within 64 bits, and no processor addresses as much.
+constexpr int64_t kMost = int64_t{1} << 56;
 
 template <class Params>
 wl_status check_head(const Params* params) {
@@ -20,30 +27,32 @@ wl_status check_head(const Params* params) {
     return fail(WL_INVALID, "device is %d: must be 0 (cpu), 1 (cuda) or 2 (hip)", exec.device);
   }
   if (exec.check && exec.device != WL_CPU) {
-    return fail(WL_INVALID, "check is set: values are checked on the host only for the CPU");
+    return fail(WL_INVALID, "check is %d: must be 0 on a GPU, whose memory the host does not read",
+                exec.check);
   }
   return WL_OK;
 }
 
-wl_status check_sizes(int32_t dtype, std::initializer_list<std::pair<const char*, int64_t>> sizes) {
-  if (dtype < WL_F32 || dtype > WL_BF16)
-    return fail(WL_INVALID, "dtype is %d: must be 0, 1 or 2", dtype);
+wl_status check_sizes(std::initializer_list<std::pair<const char*, int64_t>> sizes) {
   for (const auto& [name, size] : sizes) {
     if (size < 0) return fail(WL_INVALID, "%s is %lld: must not be negative", name, ll(size));
+    if (size > kMost) {
+      return fail(WL_INVALID, "%s is %lld: must be at most 2^56", name, ll(size));
+    }
   }
   return WL_OK;
 }
 
-wl_status check_heads(int64_t h, int64_t hk) {
-  if (h > 0 && (hk == 0 || h % hk != 0)) {
-    return fail(WL_INVALID,
-                "h is %lld and hk is %lld: the key/value heads must divide the query heads", ll(h),
-                ll(hk));
+wl_status check_dtype(int32_t dtype) {
+  if (dtype < WL_F32 || dtype > WL_BF16) {
+    return fail(WL_INVALID, "dtype is %d: must be 0, 1 or 2", dtype);
   }
   return WL_OK;
 }
 
-wl_status check_formula(const wl_mask& mask, float scale, float softcap) {
+int64_t bytes_of(int32_t dtype) { return dtype == WL_F32 ? 4 : 2; }
+
+wl_status check_mask(const wl_mask& mask) {
   if (mask.kind != WL_MASK_FULL && mask.kind != WL_MASK_WINDOW) {
     return fail(WL_INVALID, "mask.kind is %d: must be 0 (full) or 1 (window)", mask.kind);
   }
@@ -51,17 +60,70 @@ wl_status check_formula(const wl_mask& mask, float scale, float softcap) {
     return fail(WL_INVALID, "mask window is (%lld, %lld): each side must be -1 (no limit) or more",
                 ll(mask.left), ll(mask.right));
   }
-  if (!std::isfinite(scale)) return fail(WL_INVALID, "scale is %g: must be finite", double(scale));
-  if (!std::isfinite(softcap) || softcap < 0) {
+  return WL_OK;
+}
+
+// What prefill, backward and decode have alike.
+template <class Problem>
+wl_status check_formula(const Problem& p) {
+  WL_RETURN_IF_ERROR(check_dtype(p.dtype));
+  WL_RETURN_IF_ERROR(check_sizes({{"b", p.b}, {"h", p.h}, {"hk", p.hk}, {"d", p.d}, {"dv", p.dv}}));
+  if (p.h > 0 && (p.hk == 0 || p.h % p.hk != 0)) {
+    return fail(WL_INVALID,
+                "h is %lld and hk is %lld: the key/value heads must divide the query heads",
+                ll(p.h), ll(p.hk));
+  }
+  WL_RETURN_IF_ERROR(check_mask(p.mask));
+  if (!std::isfinite(p.scale)) {
+    return fail(WL_INVALID, "scale is %g: must be finite", double(p.scale));
+  }
+  if (!std::isfinite(p.softcap) || p.softcap < 0) {
     return fail(WL_INVALID, "softcap is %g: must be 0 (none) or a positive number",
-                double(softcap));
+                double(p.softcap));
   }
   return WL_OK;
 }
 
-wl_status check_data(const char* name, const void* data, int64_t elements) {
-  if (elements > 0 && !data)
-    return fail(WL_INVALID, "%s is NULL but has %lld elements", name, ll(elements));
+// `count` elements of `bytes` each, one after the other.
+wl_status check_array(const char* name, const void* data, int64_t count, int64_t bytes) {
+  if (saturating_multiply(count, bytes) > kMost) {
+    return fail(WL_INVALID, "%s would have more than 2^56 bytes", name);
+  }
+  if (count > 0 && !data) {
+    return fail(WL_INVALID, "%s is NULL but has %lld elements", name, ll(count));
+  }
+  return WL_OK;
+}
+
+// Axes of no entries count as one: their products with others are formed too.
+int64_t product_of(const Axes& axes, int64_t width) {
+  const auto some = [](int64_t n) { return std::max<int64_t>(n, 1); };
+  return saturating_product({some(axes.batch), some(axes.rows), some(axes.heads), some(width)});
+}
+
+wl_status check_tensor(const char* name, const wl_strided& x, const Axes& axes, int64_t width,
+                       int64_t bytes) {
+  if (saturating_multiply(product_of(axes, width), bytes) > kMost) {
+    return fail(WL_INVALID, "%s is %lld x %lld x %lld x %lld: must have at most 2^56 bytes", name,
+                ll(axes.batch), ll(axes.rows), ll(axes.heads), ll(width));
+  }
+  const bool empty = axes.batch == 0 || axes.rows == 0 || axes.heads == 0 || width == 0;
+  if (empty) return WL_OK;
+  if (!x.data) {
+    return fail(WL_INVALID, "%s is NULL but has %lld elements", name, ll(product_of(axes, width)));
+  }
+  int64_t reach = width;
+  int axis = 0;
+  for (const int64_t n : {axes.batch, axes.rows, axes.heads}) {
+    const int64_t stride = x.stride[axis++];
+    const int64_t distance = stride < 0 ? -std::max(stride, -INT64_MAX) : stride;
+    reach = saturating_add(reach, saturating_multiply(n - 1, distance));
+  }
+  if (saturating_multiply(reach, bytes) > kMost) {
+    return fail(WL_INVALID,
+                "%s has strides (%lld, %lld, %lld): its elements lie more than 2^56 bytes apart",
+                name, ll(x.stride[0]), ll(x.stride[1]), ll(x.stride[2]));
+  }
   return WL_OK;
 }
 
@@ -88,80 +150,75 @@ wl_status check_offsets(const char* name, const int32_t* offsets, int64_t b, int
   return WL_OK;
 }
 
-wl_status check_problem(const wl_attention_problem& p, bool check_values) {
-  WL_RETURN_IF_ERROR(check_sizes(p.dtype, {{"b", p.b},
-                                           {"h", p.h},
-                                           {"hk", p.hk},
-                                           {"d", p.d},
-                                           {"dv", p.dv},
-                                           {"sq", p.sq},
-                                           {"sk", p.sk},
-                                           {"tq", p.tq},
-                                           {"tk", p.tk}}));
-  WL_RETURN_IF_ERROR(check_heads(p.h, p.hk));
-  WL_RETURN_IF_ERROR(check_formula(p.mask, p.scale, p.softcap));
+// The problem of a prefill or backward call and the tensors that both read.
+template <class Params>
+wl_status check_problem(const Params& params) {
+  const wl_attention_problem& p = params.problem;
+  WL_RETURN_IF_ERROR(check_formula(p));
+  WL_RETURN_IF_ERROR(check_sizes({{"sq", p.sq}, {"sk", p.sk}, {"tq", p.tq}, {"tk", p.tk}}));
   if (!p.cu_seqlens_q != !p.cu_seqlens_k) {
     return fail(WL_INVALID, "cu_seqlens_q and cu_seqlens_k: both or neither must be given");
   }
-  if (p.cu_seqlens_q && check_values) {
+  // A ragged call's bounds are sizes too: work is counted by them.
+  for (const int64_t rows : {p.sq, p.sk}) {
+    if (product_of({p.b, rows, p.h}, 1) > kMost) {
+      return fail(WL_INVALID, "b is %lld, h is %lld and sequences have up to %lld rows: too many",
+                  ll(p.b), ll(p.h), ll(rows));
+    }
+  }
+  const Axes queries = query_axes(p, p.h), keys = key_axes(p, p.hk);
+  const int64_t bytes = bytes_of(p.dtype);
+  WL_RETURN_IF_ERROR(check_tensor("q", params.q, queries, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("k", params.k, keys, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("v", params.v, keys, p.dv, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("o", params.o, queries, p.dv, bytes));
+  if (p.cu_seqlens_q && params.exec.check) {
     WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_q", p.cu_seqlens_q, p.b, p.tq, p.sq));
     WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_k", p.cu_seqlens_k, p.b, p.tk, p.sk));
   }
   return WL_OK;
 }
 
-int64_t query_rows(const wl_attention_problem& p) { return p.cu_seqlens_q ? p.tq : p.b * p.sq; }
-int64_t key_rows(const wl_attention_problem& p) { return p.cu_seqlens_q ? p.tk : p.b * p.sk; }
-
 }  // namespace
 
 wl_status validate(const wl_attention_forward_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
-  const wl_attention_problem& p = params->problem;
-  WL_RETURN_IF_ERROR(check_problem(p, params->exec.check));
-  const int64_t rows_q = query_rows(p), rows_k = key_rows(p);
-  WL_RETURN_IF_ERROR(check_data("q", params->q.data, rows_q * p.h * p.d));
-  WL_RETURN_IF_ERROR(check_data("k", params->k.data, rows_k * p.hk * p.d));
-  WL_RETURN_IF_ERROR(check_data("v", params->v.data, rows_k * p.hk * p.dv));
-  return check_data("o", params->o.data, rows_q * p.h * p.dv);
+  return check_problem(*params);
 }
 
 wl_status validate(const wl_attention_backward_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
+  WL_RETURN_IF_ERROR(check_problem(*params));
   const wl_attention_problem& p = params->problem;
-  WL_RETURN_IF_ERROR(check_problem(p, params->exec.check));
-  const int64_t rows_q = query_rows(p), rows_k = key_rows(p);
-  WL_RETURN_IF_ERROR(check_data("q", params->q.data, rows_q * p.h * p.d));
-  WL_RETURN_IF_ERROR(check_data("k", params->k.data, rows_k * p.hk * p.d));
-  WL_RETURN_IF_ERROR(check_data("v", params->v.data, rows_k * p.hk * p.dv));
-  WL_RETURN_IF_ERROR(check_data("o", params->o.data, rows_q * p.h * p.dv));
-  WL_RETURN_IF_ERROR(check_data("grad_o", params->grad_o.data, rows_q * p.h * p.dv));
-  WL_RETURN_IF_ERROR(check_data("lse", params->lse, rows_q * p.h));
-  WL_RETURN_IF_ERROR(check_data("dq", params->dq.data, rows_q * p.h * p.d));
-  WL_RETURN_IF_ERROR(check_data("dk", params->dk.data, rows_k * p.hk * p.d));
-  return check_data("dv", params->dv.data, rows_k * p.hk * p.dv);
+  const Axes queries = query_axes(p, p.h), keys = key_axes(p, p.hk);
+  const int64_t bytes = bytes_of(p.dtype);
+  WL_RETURN_IF_ERROR(check_tensor("grad_o", params->grad_o, queries, p.dv, bytes));
+  WL_RETURN_IF_ERROR(check_array("lse", params->lse, queries.count(), sizeof(float)));
+  WL_RETURN_IF_ERROR(check_tensor("dq", params->dq, queries, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("dk", params->dk, keys, p.d, bytes));
+  return check_tensor("dv", params->dv, keys, p.dv, bytes);
 }
 
 wl_status validate(const wl_attention_decode_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
   const auto& p = *params;
-  WL_RETURN_IF_ERROR(check_sizes(p.dtype, {{"b", p.b},
-                                           {"s", p.s},
-                                           {"h", p.h},
-                                           {"hk", p.hk},
-                                           {"d", p.d},
-                                           {"dv", p.dv},
-                                           {"capacity", p.capacity},
-                                           {"pages", p.pages},
-                                           {"max_pages", p.max_pages}}));
-  WL_RETURN_IF_ERROR(check_heads(p.h, p.hk));
-  WL_RETURN_IF_ERROR(check_formula(p.mask, p.scale, p.softcap));
-  WL_RETURN_IF_ERROR(check_data("lengths", p.lengths, p.b));
-  WL_RETURN_IF_ERROR(check_data("q", p.q.data, p.b * p.s * p.h * p.d));
-  WL_RETURN_IF_ERROR(check_data("o", p.o.data, p.b * p.s * p.h * p.dv));
-  const int64_t positions = (p.page_table ? p.pages : p.b) * p.capacity;
-  WL_RETURN_IF_ERROR(check_data("k_cache", p.k_cache.data, positions * p.hk * p.d));
-  WL_RETURN_IF_ERROR(check_data("v_cache", p.v_cache.data, positions * p.hk * p.dv));
+  WL_RETURN_IF_ERROR(check_formula(p));
+  WL_RETURN_IF_ERROR(check_sizes(
+      {{"s", p.s}, {"capacity", p.capacity}, {"pages", p.pages}, {"max_pages", p.max_pages}}));
+  const int64_t bytes = bytes_of(p.dtype);
+  const Axes queries{p.b, p.s, p.h}, positions{p.page_table ? p.pages : p.b, p.capacity, p.hk};
+  WL_RETURN_IF_ERROR(check_array("lengths", p.lengths, p.b, sizeof(int32_t)));
+  WL_RETURN_IF_ERROR(check_tensor("q", p.q, queries, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("o", p.o, queries, p.dv, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("k_cache", p.k_cache, positions, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("v_cache", p.v_cache, positions, p.dv, bytes));
+  if (p.page_table) {
+    const wl_strided table{const_cast<int32_t*>(p.page_table), {0, p.page_table_stride, 0}};
+    WL_RETURN_IF_ERROR(
+        check_tensor("page_table", table, {1, p.b, 1}, p.max_pages, sizeof(int32_t)));
+    WL_RETURN_IF_ERROR(
+        check_sizes({{"max_pages * capacity", saturating_multiply(p.max_pages, p.capacity)}}));
+  }
   if (!p.exec.check) return WL_OK;
   const int64_t limit = p.page_table ? p.max_pages * p.capacity : p.capacity;
   for (int64_t n = 0; n < p.b; ++n) {
@@ -186,30 +243,39 @@ wl_status validate(const wl_attention_decode_params* params) {
 wl_status validate(const wl_attention_merge_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
   const auto& p = *params;
-  WL_RETURN_IF_ERROR(check_sizes(p.dtype, {{"b", p.b}, {"s", p.s}, {"h", p.h}, {"dv", p.dv}}));
+  WL_RETURN_IF_ERROR(check_dtype(p.dtype));
+  WL_RETURN_IF_ERROR(check_sizes({{"b", p.b}, {"s", p.s}, {"h", p.h}, {"dv", p.dv}}));
   if (p.parts < 1) return fail(WL_INVALID, "parts is %lld: must be 1 or more", ll(p.parts));
+  WL_RETURN_IF_ERROR(check_array("o_parts", p.o_parts, p.parts, sizeof *p.o_parts));
+  WL_RETURN_IF_ERROR(check_array("lse_parts", p.lse_parts, p.parts, sizeof *p.lse_parts));
+  const Axes axes{p.b, p.s, p.h};
+  const int64_t bytes = bytes_of(p.dtype);
+  WL_RETURN_IF_ERROR(check_tensor("o", p.o, axes, p.dv, bytes));
+  WL_RETURN_IF_ERROR(check_array("lse", p.lse, axes.count(), sizeof(float)));
   for (int64_t i = 0; i < p.parts; ++i) {
-    WL_RETURN_IF_ERROR(check_data("o_parts", p.o_parts[i].data, p.b * p.s * p.h * p.dv));
-    WL_RETURN_IF_ERROR(check_data("lse_parts", p.lse_parts[i], p.b * p.s * p.h));
+    WL_RETURN_IF_ERROR(check_tensor("o_parts", p.o_parts[i], axes, p.dv, bytes));
+    WL_RETURN_IF_ERROR(check_array("lse_parts", p.lse_parts[i], axes.count(), sizeof(float)));
   }
-  WL_RETURN_IF_ERROR(check_data("o", p.o.data, p.b * p.s * p.h * p.dv));
-  return check_data("lse", p.lse, p.b * p.s * p.h);
+  return WL_OK;
 }
 
 wl_status validate(const wl_page_write_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
   const auto& p = *params;
-  WL_RETURN_IF_ERROR(check_sizes(p.dtype, {{"tokens", p.tokens},
-                                           {"hk", p.hk},
-                                           {"d", p.d},
-                                           {"dv", p.dv},
-                                           {"pages", p.pages},
-                                           {"capacity", p.capacity}}));
-  WL_RETURN_IF_ERROR(check_data("slots", p.slots, p.tokens));
-  WL_RETURN_IF_ERROR(check_data("k", p.k.data, p.tokens * p.hk * p.d));
-  WL_RETURN_IF_ERROR(check_data("v", p.v.data, p.tokens * p.hk * p.dv));
-  WL_RETURN_IF_ERROR(check_data("k_pages", p.k_pages.data, p.pages * p.capacity * p.hk * p.d));
-  WL_RETURN_IF_ERROR(check_data("v_pages", p.v_pages.data, p.pages * p.capacity * p.hk * p.dv));
+  WL_RETURN_IF_ERROR(check_dtype(p.dtype));
+  WL_RETURN_IF_ERROR(check_sizes({{"tokens", p.tokens},
+                                  {"hk", p.hk},
+                                  {"d", p.d},
+                                  {"dv", p.dv},
+                                  {"pages", p.pages},
+                                  {"capacity", p.capacity}}));
+  const int64_t bytes = bytes_of(p.dtype);
+  const Axes rows{1, p.tokens, p.hk}, positions{p.pages, p.capacity, p.hk};
+  WL_RETURN_IF_ERROR(check_array("slots", p.slots, p.tokens, sizeof(int64_t)));
+  WL_RETURN_IF_ERROR(check_tensor("k", p.k, rows, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("v", p.v, rows, p.dv, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("k_pages", p.k_pages, positions, p.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("v_pages", p.v_pages, positions, p.dv, bytes));
   if (!p.exec.check) return WL_OK;
   for (int64_t n = 0; n < p.tokens; ++n) {
     if (p.slots[n] < -1 || p.slots[n] >= p.pages * p.capacity) {

@@ -2,6 +2,7 @@
 // kernels.def), what a request looks like, and what a kernel can refuse; the rest is here.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 #include <string>
@@ -36,9 +37,20 @@ struct KernelRequest {
 // "" when kernels of this target may serve the request here; else the reason. Cached for CPUs.
 std::string refuse_target(Target target, const KernelRequest& request);
 
-// "needs window, softcap" for the bits that are missing; names by bit.
+// "it lacks WINDOW, SOFTCAP" for the bits that are missing, "" if none is; names by bit.
 std::string missing_features(uint64_t needed, uint64_t supported,
                              std::span<const char* const> names);
+
+// The ops of a family, in the order of its list.
+template <class Kernel>
+std::vector<const char*> ops_of(std::span<const Kernel> kernels) {
+  std::vector<const char*> ops;
+  for (const Kernel& kernel : kernels) {
+    const auto same = [&](const char* op) { return std::strcmp(op, kernel.op) == 0; };
+    if (std::none_of(ops.begin(), ops.end(), same)) ops.push_back(kernel.op);
+  }
+  return ops;
+}
 
 // Kernel derives from KernelInfo and has: std::string refuse(const Request&) const, which looks at
 // dtype, sizes and features. Request derives from KernelRequest.

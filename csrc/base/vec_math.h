@@ -2,8 +2,6 @@
 // double: tests/attention/cpu/math_test.cc repeats it.
 #pragma once
 
-#include <limits>
-
 #include "base/vec.h"
 
 namespace warploom {

@@ -1,13 +1,19 @@
 // Host side: pointers with extents, and launching a kernel struct on whichever target this
 // translation unit is compiled for.
 //
-//   template <class M> struct my_kernel {
+//   template <class M>
+//   struct my_kernel {
 //     using machine = M;
-//     struct params { simt::global<const float> x; simt::global<float> y; int64_t n; };  // plain
-//     data static constexpr const char* name = "my_kernel"; static constexpr int threads = 128; //
-//     of a block: a multiple of M::lanes static constexpr int min_blocks = 1;     // resident per
-//     multiprocessor, for the compiler static constexpr bool all_resident = false;  // true: blocks
-//     wait for each other SIMT_DEVICE static void run(const params& p);
+//     struct params {  // plain data
+//       simt::global<const float> x;
+//       simt::global<float> y;
+//       int64_t n;
+//     };
+//     static constexpr const char* name = "my_kernel";
+//     static constexpr int threads = 128;         // of a block: a multiple of M::lanes
+//     static constexpr int min_blocks = 1;        // resident per multiprocessor, for the compiler
+//     static constexpr bool all_resident = false;  // true: blocks wait for each other
+//     SIMT_DEVICE static void run(const params& p);
 //   };
 //   simt::outcome o = simt::launch<my_kernel<M>>({gx, gy, gz}, smem_bytes, stream, params);
 #pragma once

@@ -148,6 +148,8 @@ vec<T, N> fragment_vec(shared<T> p, site at) {
 // at the worst moment: NVIDIA from the copy on, AMD not before the landing.
 template <int N>
 class copy_ticket {
+  static_assert(N <= emulator::ticket_state::most);
+
  public:
   copy_ticket() = default;
   copy_ticket(const copy_ticket&) = delete;

@@ -116,13 +116,24 @@ WL_API wl_status wl_attention_backward_workspace(const wl_attention_backward_par
 WL_API wl_status wl_attention_decode_workspace(const wl_attention_decode_params* params,
                                                int64_t* bytes);
 
+/* What a call may need beyond the plain case, as bits. */
+typedef enum wl_attention_feature {
+  WL_ATTENTION_WINDOW = 1 << 0,    /* a causal or window mask */
+  WL_ATTENTION_SOFTCAP = 1 << 1,   /* capped logits */
+  WL_ATTENTION_RAGGED = 1 << 2,    /* cu_seqlens */
+  WL_ATTENTION_PAGED = 1 << 3,     /* keys and values in pages */
+  WL_ATTENTION_GROUPED = 1 << 4,   /* hk other than h */
+  WL_ATTENTION_VALUE_DIM = 1 << 5, /* dv other than d */
+  WL_ATTENTION_GRAD_LSE = 1 << 6,  /* grad_lse is given */
+} wl_attention_feature;
+
 /* What a kernel choice depends on. */
 typedef struct wl_attention_request {
   uint32_t struct_size;
   const char* op; /* "prefill", "backward", "decode", "merge", "page_write" */
   int32_t device, device_index, dtype;
   int64_t d, dv;
-  uint64_t features;  /* bits of wl_attention_feature_names, in order */
+  uint64_t features;  /* bits of wl_attention_feature */
   const char* kernel; /* NULL or a forced name */
 } wl_attention_request;
 

@@ -48,9 +48,12 @@ typedef struct wl_exec {
   int32_t device_index; /* ordinal among devices of that kind */
   void* stream;         /* CUDA or HIP stream; unused on the CPU */
   int32_t threads;      /* CPU threads; 0: one for each core the process may use */
-  int32_t check;        /* 1: values that index memory are checked on the host first (CPU only) */
+  int32_t check;        /* 1: values that index memory are looked at first (CPU only). 0: on the
+                         * CPU they are trusted, and wrong ones read or write out of bounds; GPU
+                         * kernels guard them, and wl_check tells */
   const char* kernel;   /* NULL: the best one; else the name of the kernel to run */
-  void* workspace;      /* device memory of at least what the family's workspace query asked for */
+  void* workspace;      /* device memory of at least what the family's workspace query asked for,
+                         * at a multiple of 16 bytes */
   int64_t workspace_bytes;
 } wl_exec;
 
@@ -68,8 +71,9 @@ WL_API wl_status wl_check(int32_t device, int32_t device_index);
 WL_API wl_status wl_describe_system(char* text, size_t capacity, size_t* needed);
 
 /* Routes calls whose exec.device is WL_CUDA or WL_HIP to the checking emulator, which works on
- * host memory, for the calling thread. lanes: 32 or 64 must match the kernel's; seed orders the
- * threads. `enable` 0 routes them back. WL_UNSUPPORTED when the emulator was not built. */
+ * host memory, for the calling thread. A kernel's target says how many lanes its warps have. seed
+ * orders the threads of a block. `enable` 0 routes them back. WL_UNSUPPORTED when the emulator was
+ * not built. */
 WL_API wl_status wl_emulate(int32_t enable, uint64_t seed);
 
 #ifdef __cplusplus

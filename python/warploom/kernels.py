@@ -20,7 +20,7 @@ _OPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "attention_varlen_backward": ("backward", ("RAGGED",)),
     "attention_decode": ("decode", ("WINDOW",)),
     "merge_states": ("merge", ()),
-    "page_write": ("page_write", ()),
+    "page_write": ("page_write", ("PAGED",)),
 }
 
 
@@ -103,7 +103,7 @@ def explain(
         op: "attention", "attention_varlen", "attention_backward", "attention_varlen_backward",
             "attention_decode", "merge_states" or "page_write".
         dtype: a torch or NumPy dtype, or its name.
-        head_dim: d of queries and keys (merge and page writing do not depend on it).
+        head_dim: d of queries and keys (merging and page writing take any).
         value_dim: dv; None is head_dim.
         mask: "full", "causal", "window", or a ``wl.mask``.
         device: "cpu", "cuda", "cuda:1", "hip", or a torch device.

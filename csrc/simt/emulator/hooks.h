@@ -51,6 +51,7 @@ void mma_m16n8k16(float* c, const uint32_t* a, const uint32_t* b, operand type, 
 void mfma_16x16x16(float* d, const uint32_t* a, const uint32_t* b, operand type, site at);
 
 struct ticket_state {
+  static constexpr int most = 32;  // slots: the bits of `copied`
   enum phase : uint8_t { open, committed } phase = open;
   uint32_t copied = 0;        // bit i: slot i was used since the last landing
   uint64_t committed_as = 0;  // running number of this thread's commits

@@ -39,7 +39,7 @@ static void formula_keeps_the_order_of_scores() {
                       : f.how == formula::scaled ? f.before * s
                                                  : std::tanh(f.before * s);
       const float score = cap > 0 ? cap * std::tanh(scale * s / cap) : scale * s;
-      EXPECT(std::fabs(f.factor * g - score * kLog2E) < 1e-6f);
+      EXPECT(std::fabs(f.factor * g - score * warploom::kLog2E) < 1e-6f);
       EXPECT(f.scale == scale);
     }
   }
