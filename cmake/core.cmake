@@ -20,3 +20,11 @@ target_include_directories(warploom INTERFACE
                            $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
                            $<INSTALL_INTERFACE:include>)
 warploom_seal(warploom)
+
+# What the libraries of GPU kernels do alike, on a runtime that the program makes up.
+if(WARPLOOM_BUILD_TESTS)
+  add_executable(gpu_device_test tests/backends/gpu_device_test.cc csrc/base/status.cc)
+  target_compile_definitions(gpu_device_test PRIVATE WARPLOOM_VERSION="${PROJECT_VERSION}")
+  target_link_libraries(gpu_device_test PRIVATE warploom_options)
+  add_test(NAME gpu_device_test COMMAND gpu_device_test)
+endif()

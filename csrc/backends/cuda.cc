@@ -1,96 +1,40 @@
 // The library of NVIDIA GPUs: every family's table, and what the core asks about a device.
 #include <cuda_runtime_api.h>
 
-#include <cstring>
 #include <string>
 
-#include "base/backend.h"
-#include "base/status.h"
 #include "base/targets.h"
+
+#define WL_RUNTIME(name) cuda##name
 
 namespace warploom {
 namespace {
 
-std::string text_of(cudaError_t error) {
-  return error == cudaSuccess ? "" : cudaGetErrorString(error);
-}
-
+// What CUDA spells in its own way, or means by a device that fits.
 struct Platform {
   static constexpr const char* name = "CUDA";
-  static std::string current(int* index) { return text_of(cudaGetDevice(index)); }
-  static std::string make_current(int index) { return text_of(cudaSetDevice(index)); }
-  static std::string synchronize() { return text_of(cudaDeviceSynchronize()); }
-  static std::string synchronize(void* stream) {
-    return text_of(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
-  }
-  static std::string create_stream(void** stream) {
-    return text_of(
-        cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(stream), cudaStreamNonBlocking));
-  }
-  static void destroy_stream(void* stream) {
-    static_cast<void>(cudaStreamDestroy(static_cast<cudaStream_t>(stream)));
-  }
-  static std::string allocate_mapped(size_t bytes, void** host, void** device) {
-    const cudaError_t error = cudaHostAlloc(host, bytes, cudaHostAllocMapped);
-    return text_of(error != cudaSuccess ? error : cudaHostGetDevicePointer(device, *host, 0));
-  }
-  static std::string shared_limit(int index, int64_t* bytes) {
-    int found = 0;
-    const cudaError_t error =
-        cudaDeviceGetAttribute(&found, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
-    *bytes = found;
-    return text_of(error);
-  }
-  static void free_mapped(void* host) { static_cast<void>(cudaFreeHost(host)); }
+  static constexpr auto shared_limit = cudaDevAttrMaxSharedMemoryPerBlockOptin;
 
-  // Lets this thread allocate and synchronize while the program captures a graph.
-  class Uncaptured {
-   public:
-    Uncaptured() { exchange(); }
-    ~Uncaptured() { exchange(); }
-    Uncaptured(const Uncaptured&) = delete;
-    Uncaptured& operator=(const Uncaptured&) = delete;
+  static cudaError_t allocate_mapped(void** host, size_t bytes) {
+    return cudaHostAlloc(host, bytes, cudaHostAllocMapped);
+  }
+  static cudaError_t free_mapped(void* host) { return cudaFreeHost(host); }
 
-   private:
-    void exchange() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
-    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-  };
-
-  // Why the device's kind cannot run the target. `lasting`: the driver answered.
-  static std::string unfit(Target target, int device_index, std::string* device_name,
-                           bool* lasting) {
-    cudaDeviceProp properties;
-    const cudaError_t error = cudaGetDeviceProperties(&properties, device_index);
-    if (error != cudaSuccess) return "CUDA: " + text_of(error);
-    *device_name = properties.name;
-    *lasting = true;
-    const int capability = properties.major * 10 + properties.minor;
-    const bool fits = target == Target::sm_90a ? capability == 90 : capability >= 80;
-    if (fits) return "";
-    return *device_name + " has compute capability " + std::to_string(properties.major) + "." +
-           std::to_string(properties.minor);
+  // "" or why a device of this kind cannot run the target.
+  static std::string unfit(Target target, const cudaDeviceProp& device) {
+    const int capability = device.major * 10 + device.minor;
+    if (target == Target::sm_90a ? capability == 90 : capability >= 80) return "";
+    return std::string(device.name) + " has compute capability " + std::to_string(device.major) +
+           "." + std::to_string(device.minor);
   }
 };
+
+using DeviceProperties = cudaDeviceProp;
 
 }  // namespace
 }  // namespace warploom
 
 #include "backends/gpu_device.h"
+#include "backends/gpu_families.h"
 
-namespace warploom {
-
-namespace attention {
-KernelTable gpu_table();
-}
-
-namespace {
-
-KernelTable table(const char* family) {
-  if (std::strcmp(family, "attention") == 0) return attention::gpu_table();
-  return {nullptr, 0};
-}
-
-}  // namespace
-}  // namespace warploom
-
-WARPLOOM_EXPORT_BACKEND(&warploom::table, &warploom::device_problem, &warploom::check, nullptr)
+WARPLOOM_EXPORT_BACKEND(&warploom::gpu_table, &warploom::device_problem, &warploom::check, nullptr)

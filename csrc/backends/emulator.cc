@@ -1,8 +1,8 @@
 // The library of the checking emulator: GPU kernels run by the host, on host memory.
-#include <cstring>
 #include <mutex>
 #include <vector>
 
+#include "backends/gpu_families.h"
 #include "backends/layout_gate.h"
 #include "base/backend.h"
 #include "base/device_errors.h"
@@ -10,11 +10,6 @@
 #include "simt/emulator/emulator.h"
 
 namespace warploom {
-
-namespace attention {
-KernelTable gpu_table();
-}
-
 namespace {
 
 // One launch at a time: the emulator has one set of threads and one memory of what was written.
@@ -25,11 +20,6 @@ wl_status take_error() {
   const int32_t word = device_word;
   device_word = 0;
   return word ? fail_text(WL_DEVICE, describe_error_word(word)) : WL_OK;
-}
-
-KernelTable table(const char* family) {
-  if (std::strcmp(family, "attention") == 0) return attention::gpu_table();
-  return {nullptr, 0};
 }
 
 wl_status check(int) {
@@ -72,5 +62,5 @@ GpuCall::~GpuCall() = default;
 
 }  // namespace warploom
 
-WARPLOOM_EXPORT_BACKEND(&warploom::table, &warploom::device_problem, &warploom::check,
+WARPLOOM_EXPORT_BACKEND(&warploom::gpu_table, &warploom::device_problem, &warploom::check,
                         &warploom::configure)
