@@ -140,6 +140,67 @@ def bad_lengths_and_pages_poison_their_sequence(kernel, device):
             run_decode(case, x, kernel=kernel.name)  # the next call tells
 
 
+def _wrong_calls(op, dtype, device):
+    """Calls of one bad value each, which take a kernel's name (None: the best) and ``check``."""
+
+    def ints(*values, dtype=torch.int32):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    rows, lse = torch.zeros(9, 2, 8, dtype=dtype, device=device), torch.zeros(2, 9, device=device)
+    good = ints(0, 5, 5, 9)
+    for offsets in BAD_OFFSETS if op in ("prefill", "backward") else []:
+        for pair in ((ints(*offsets), good), (good, ints(*offsets))):
+            if op == "prefill":
+                yield lambda kernel, check, pair=pair: wl.attention_varlen(
+                    rows, rows, rows, *pair, max_seqlen=6, kernel=kernel, check=check
+                )
+            else:
+                yield lambda kernel, check, pair=pair: torch.ops.warploom.attention_backward(
+                    rows, None, rows, rows, rows, rows, lse, -1, -1, None, None, kernel, check,
+                    *pair, 6,
+                )  # fmt: skip
+    step, cache = torch.zeros(2, 3, 4, 8, dtype=dtype, device=device), rows[:8].view(2, 4, 2, 8)
+    table, wild = ints(0, 1, 1, 0).view(2, 2), ints(0, 1, 1, 2).view(2, 2)
+    decodes = [
+        (ints(3, 5),), (ints(2, 4),), (ints(-1, 4),), (ints(3, 9), table), (ints(3, 5), wild),
+        (ints(3, 5), -table),
+    ]  # fmt: skip
+    for arguments in decodes if op == "decode" else []:
+        yield lambda kernel, check, arguments=arguments: wl.attention_decode(
+            step, cache, cache, *arguments, kernel=kernel, check=check
+        )
+    for slots in ((0, 8, 1), (0, -2, 1), (0, 1, 2**40)) if op == "page_write" else []:
+        yield lambda kernel, check, slots=slots: wl.page_write(
+            cache, cache, rows[:3], rows[:3], ints(*slots, dtype=torch.int64), kernel, check
+        )
+
+
+def bad_values_are_refused_before_the_call(kernel, device):
+    """With check=True, by the sentence that the CPU has for them; the kernel does not run."""
+    elsewhere = _wrong_calls(kernel.op, dtype_of(kernel), "cpu")
+    count = 0
+    for call, same in zip(
+        _wrong_calls(kernel.op, dtype_of(kernel), device), elsewhere, strict=True
+    ):
+        with pytest.raises(ValueError, match=r"\d") as expected:
+            same(None, None)
+        with pytest.raises(ValueError, match=r"\d") as found:
+            call(kernel.name, True)
+        assert str(found.value) == str(expected.value)
+        wl.check()
+        count += 1
+    assert count >= 3
+
+
+def good_values_pass_the_check(kernel, device):
+    case = DecodeCase(lengths=(40, 17), h=4, hk=2, d=8, page=16, dtype=kernel.dtype)
+    x = case.make(device)
+    assert (x.page_table == -1).any()  # past the shorter length: never looked at
+    tensors = (x.q, x.k_cache, x.v_cache, x.lengths, x.page_table)
+    found = wl.attention_decode(*tensors, kernel=kernel.name, check=True)
+    assert torch.equal(found, wl.attention_decode(*tensors, kernel=kernel.name))
+
+
 def merge(kernel, device):
     dtype = dtype_of(kernel)
     o = [torch.randn(2, 5, 3, 20, device=device).to(dtype) for _ in range(4)]

@@ -175,6 +175,18 @@ def test_bad_lengths_and_pages_poison_their_sequence_alone(kernel):
     gpu_checks.bad_lengths_and_pages_poison_their_sequence(kernel, DEVICE)
 
 
+@pytest.mark.parametrize(
+    "kernel", names("prefill") + names("backward") + names("decode") + names("page_write")
+)
+def test_bad_values_are_refused_before_the_call_where_it_checks(kernel):
+    gpu_checks.bad_values_are_refused_before_the_call(kernel, DEVICE)
+
+
+@pytest.mark.parametrize("kernel", names("decode"))
+def test_good_values_pass_the_check(kernel):
+    gpu_checks.good_values_pass_the_check(kernel, DEVICE)
+
+
 @pytest.mark.parametrize("kernel", names("merge"))
 def test_merge(kernel):
     gpu_checks.merge(kernel, DEVICE)

@@ -198,6 +198,21 @@ def test_bad_lengths_and_pages_poison_their_sequence_alone(kernel):
         gpu_checks.bad_lengths_and_pages_poison_their_sequence(kernel, "cpu")
 
 
+CHECKED = names("prefill") + names("backward") + names("decode") + names("page_write")
+
+
+@pytest.mark.parametrize("kernel", CHECKED)
+def test_bad_values_are_refused_before_the_call_where_it_checks(kernel):
+    with emulator():
+        gpu_checks.bad_values_are_refused_before_the_call(kernel, "cpu")
+
+
+@pytest.mark.parametrize("kernel", names("decode"))
+def test_good_values_pass_the_check(kernel):
+    with emulator():
+        gpu_checks.good_values_pass_the_check(kernel, "cpu")
+
+
 @pytest.mark.parametrize("kernel", names("merge"))
 def test_merge(kernel):
     with emulator(seed=4):

@@ -31,7 +31,8 @@ _used: set[tuple[int, int]] = set()
 def exec_of(tensor: torch.Tensor, kernel: str | None, check: bool | None) -> Exec:
     """Where a call on this tensor runs; while this thread emulates, a GPU kernel takes CPU tensors.
 
-    ``check`` None means values are checked on the CPU, and metadata only on a GPU.
+    ``check`` None means that the core looks at values on the CPU. It never does on a GPU, whose
+    memory the host does not read: see :func:`checks_on_device`.
     """
     if tensor.is_cpu:
         if kernel is not None and emulation.active:
@@ -43,7 +44,12 @@ def exec_of(tensor: torch.Tensor, kernel: str | None, check: bool | None) -> Exe
     index = tensor.device.index
     _used.add((device, index))
     stream = torch.cuda.current_stream(index).cuda_stream
-    return (device, index, stream, 0, bool(check), kernel)
+    return (device, index, stream, 0, False, kernel)
+
+
+def checks_on_device(where: Exec, check: bool | None) -> bool:
+    """Whether an op must look at its values by torch (``_values``) before the call."""
+    return bool(check) and where[0] != CPU
 
 
 def workspace(

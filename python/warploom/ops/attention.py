@@ -19,7 +19,7 @@ from warploom.ops._checks import (
     same_device,
     strides,
 )
-from warploom.ops._execution import exec_of, workspace
+from warploom.ops._execution import Exec, checks_on_device, exec_of, workspace
 from warploom.ops._library import (
     below_autograd,
     define,
@@ -30,6 +30,7 @@ from warploom.ops._library import (
     lower,
     refuse_transforms,
 )
+from warploom.ops._values import check_offsets
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -115,7 +116,9 @@ def attention_varlen(
         cu_seqlens_k: likewise, from 0 to tk.
         max_seqlen: no sequence has more queries or keys; None is the number of rows. A GPU grid
             is sized by it, so say it there.
-        check: look at the offsets first; None does on the CPU and does not on a GPU.
+        check: look at the offsets first; None does on the CPU and does not on a GPU, where True
+            waits for the device. Where they are not looked at, a GPU kernel guards them (see
+            ``wl.check``), and the CPU trusts them.
 
     Returns:
         o ``[tq, h, dv]``; with ``return_lse``, also lse ``[h, tq]`` in float32.
@@ -190,15 +193,26 @@ def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, .
     )
 
 
+def _check_values(where: Exec, sizes: Sizes, options: _Options) -> None:
+    if options.cu_seqlens_q is None or options.cu_seqlens_k is None:
+        return
+    if checks_on_device(where, options.check):
+        *_, sq, sk, tq, tk = sizes
+        check_offsets("cu_seqlens_q", options.cu_seqlens_q, tq, sq)
+        check_offsets("cu_seqlens_k", options.cu_seqlens_k, tk, sk)
+
+
 def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
     options = _Options(*arguments)
     sizes = _sizes(q, k, v, options)
     code = dtype_code(q, k, v)
     if not (q.is_cpu and k.is_cpu and v.is_cpu):
         same_device(q, k=k, v=v)
+    where = exec_of(q, options.kernel, options.check)
+    _check_values(where, sizes, options)
     o, lse = _outputs(q, sizes, options)
     _core.attention_forward(
-        *exec_of(q, options.kernel, options.check), 0, 0, *_problem(code, sizes, options),
+        *where, 0, 0, *_problem(code, sizes, options),
         q.data_ptr(), strides("q", q),
         k.data_ptr(), strides("k", k),
         v.data_ptr(), strides("v", v),
@@ -233,8 +247,9 @@ def _backward(
     grad_o = grad_o if grad_o.stride(-1) == 1 else grad_o.contiguous()
     lse = lse.contiguous()
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
-    dq, dk, dv = _gradients(q, k, v)
     where = exec_of(q, options.kernel, options.check)
+    _check_values(where, sizes, options)
+    dq, dk, dv = _gradients(q, k, v)
     rest = (
         *_problem(code, sizes, options),
         q.data_ptr(), strides("q", q),

@@ -19,7 +19,7 @@ from warploom.ops._checks import (
     strides,
     wrong_shape,
 )
-from warploom.ops._execution import exec_of, workspace
+from warploom.ops._execution import checks_on_device, exec_of, workspace
 from warploom.ops._library import (
     below_autograd,
     define,
@@ -28,6 +28,7 @@ from warploom.ops._library import (
     is_plain,
     lower,
 )
+from warploom.ops._values import check_lengths, check_page_table
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 _CAUSAL = (NO_LIMIT, 0)
@@ -62,7 +63,9 @@ def attention_decode(
             ``i * page`` of sequence n. Entries past its length are not read.
         mask: None is causal: query i of s sees the first ``lengths[n] - s + i + 1`` positions.
         scale, softcap, return_lse, kernel: as for :func:`warploom.attention`.
-        check: look at lengths and page ids first; None does on the CPU and does not on a GPU.
+        check: look at lengths and page ids first; None does on the CPU and does not on a GPU,
+            where True waits for the device. Where they are not looked at, a GPU kernel guards them
+            (see ``wl.check``), and the CPU trusts them.
 
     Returns:
         o ``[b, s, h, dv]``; with ``return_lse``, also lse ``[b, h, s]`` in float32.
@@ -150,8 +153,13 @@ def _decode(
 ) -> Pair:
     sizes = _sizes(q, k_cache, v_cache, lengths, page_table)
     code = dtype_code(q, k_cache=k_cache, v_cache=v_cache)
-    o, lse = _outputs(q, sizes)
     where = exec_of(q, kernel, check)
+    if checks_on_device(where, check):
+        _, s, *_, capacity, pages, max_pages = sizes
+        check_lengths(lengths, s, capacity if page_table is None else max_pages * capacity)
+        if page_table is not None:
+            check_page_table(page_table, lengths, capacity, pages)
+    o, lse = _outputs(q, sizes)
     rest = (
         code, *sizes,
         0 if page_table is None else page_table.data_ptr(),

@@ -9,8 +9,9 @@ import torch
 from warploom import _core
 from warploom.ops import _arrays
 from warploom.ops._checks import dtype_code, indices, rank, same_device, strides, wrong_shape
-from warploom.ops._execution import exec_of
+from warploom.ops._execution import checks_on_device, exec_of
 from warploom.ops._library import define, define_without_gradient
+from warploom.ops._values import check_slots
 
 
 def page_write(
@@ -34,7 +35,9 @@ def page_write(
         k: ``[tokens, hk, d]``. v: ``[tokens, hk, dv]``. Likewise.
         slots: ``[tokens]``, int64.
         kernel: name of the kernel to run; None takes the best.
-        check: look at the slots first; None does on the CPU and does not on a GPU.
+        check: look at the slots first; None does on the CPU and does not on a GPU, where True
+            waits for the device. Where they are not looked at, a GPU kernel skips rows whose slot
+            does not exist (see ``wl.check``), and the CPU trusts them.
 
     Raises:
         ValueError: an argument is wrong, a slot does not exist, or pages are read-only.
@@ -82,8 +85,11 @@ def _write(
 ) -> None:
     sizes = _sizes(k_pages, v_pages, k, v, slots)
     code = dtype_code(k_pages, v_pages=v_pages, k=k, v=v)
+    where = exec_of(k_pages, kernel, check)
+    if checks_on_device(where, check):
+        check_slots(slots, sizes[4] * sizes[5])
     _core.page_write(
-        *exec_of(k_pages, kernel, check), 0, 0,
+        *where, 0, 0,
         code, *sizes,
         slots.data_ptr(),
         k.data_ptr(), strides("k", k),
