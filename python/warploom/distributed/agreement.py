@@ -28,8 +28,10 @@ def describe(values: Mapping[int, str]) -> str:
     (common, count), *rest = Counter(values.values()).most_common()
     majority = not rest or count > rest[0][1]
     words = []
-    for value in sorted(set(values.values()), key=lambda v: (v == common, v)):
-        ranks = [rank for rank, own in sorted(values.items()) if own == value]
+    holders = {v: [rank for rank in sorted(values) if values[rank] == v] for v in values.values()}
+    for value, ranks in sorted(
+        holders.items(), key=lambda item: (majority and item[0] == common, item[1])
+    ):
         who = f"rank {ranks[0]} has" if len(ranks) == 1 else f"ranks {ranks} have"
         if majority and value == common:
             who = "the others have" if len(ranks) > 1 else f"rank {ranks[0]} has"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Kind = Literal["stalled", "lost"]
 AFTERWARDS = "This world cannot be used any more: close it and make a new one"
 
 
@@ -50,7 +51,7 @@ class Missing:
 class Failure:
     """The first failure that a world saw: who, how, and what was due."""
 
-    kind: Literal["stalled", "lost"]
+    kind: Kind
     rank: int
     reason: str
     found_by: int

@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple, Protocol
 
-from warploom.distributed.failure import Failure, Missing
+from warploom.distributed.failure import Failure, Kind, Missing
 
 LONGEST_PROBE = 0.5  # seconds before a deadline at which the other ranks are asked
 Message = dict[str, Any]
@@ -40,6 +40,7 @@ class Waiting:
     timeout: float
     blame: Callable[[int], Missing | None] = lambda rank: None
     asked: int = 0  # number of the probe sent for this wait, 0 before
+    posting: bool = False  # still on its way into the transport: it holds others up itself
     queued: bool = False  # runs behind earlier queued work; its deadline counts from its turn
     ready: Callable[[], bool] = lambda: True
     done: Callable[[], bool] = lambda: False
@@ -51,6 +52,15 @@ class Waiting:
     @property
     def asks(self) -> float:
         return self.deadline - min(LONGEST_PROBE, self.timeout / 4)
+
+
+class Answer(NamedTuple):
+    """What a rank said when it was asked: what it waits for, since when, and if it has own work."""
+
+    probe: int
+    missing: list[Missing]
+    began: float
+    busy: bool
 
 
 class Monitor:
@@ -65,7 +75,7 @@ class Monitor:
         self._waits: list[Waiting] = []
         self._words: dict[tuple[int, str], dict[int, str]] = {}  # (run, topic) -> rank -> word
         self._probes = 0
-        self._answers: dict[int, tuple[int, list[int] | None]] = {}  # rank -> (probe, waits for)
+        self._answers: dict[int, Answer] = {}
         self._left: dict[int, int] = {}  # ranks that closed their world -> runs they had finished
 
     @property
@@ -94,7 +104,7 @@ class Monitor:
             self._waits.append(wait)
             left = [m for m in wait.missing if self._left.get(m.rank, run) < run]
         if left:
-            self.fail(self._lost(left[0].rank, "closed its world", run, left[0]))
+            self.fail(self._failure("lost", left[0].rank, "closed its world", run, left[0]))
         try:
             yield wait
         finally:
@@ -169,36 +179,32 @@ class Monitor:
             self.fail(overdue)
 
     def _diagnose(self, wait: Waiting) -> Failure:
-        """Follows who waits for whom from here, to the rank that all of them wait for."""
-        reached: list[int] = []
+        """Follows who waits for whom from here, to the rank that all of them wait for.
+
+        Where all of them wait and answer, something that was sent is lost: then whoever has waited
+        longest is the one whom it did not reach.
+        """
+        waiting = {self.rank: Answer(wait.asked, wait.missing, wait.began, False)}
         frontier = [missing.rank for missing in wait.missing]
+        silent = []
         while frontier:
             rank = frontier.pop(0)
-            if rank in reached or rank == self.rank:
+            if rank in waiting:
                 continue
-            reached.append(rank)
-            frontier += self._waits_for(rank, wait.asked) or []
-        silent = [r for r in reached if self._answers.get(r, (0, None))[0] < wait.asked]
-        busy = [r for r in reached if not self._waits_for(r, wait.asked)]
-        rank = (silent or busy or reached or [self.rank])[0]
-        due = next((m for m in wait.missing if m.rank == rank), None) or wait.blame(rank)
-        if due is None and wait.missing:
-            due = wait.missing[0]
+            waiting[rank] = answer = self._answers.get(rank, Answer(0, [], 0.0, False))
+            if answer.probe < wait.asked:
+                silent.append(rank)
+            frontier += [missing.rank for missing in answer.missing]
+        busy = [rank for rank, answer in waiting.items() if answer.busy]
+        if silent or busy:
+            rank = (silent or busy)[0]
+        else:
+            longest = min(waiting.values(), key=lambda answer: answer.began)
+            rank = longest.missing[0].rank
+        due = next((m for a in waiting.values() for m in a.missing if m.rank == rank), None)
         how = "does not answer" if rank in silent else "stalled"
-        return Failure(
-            "stalled",
-            rank,
-            f"{how} (nothing came for {wait.timeout:g} s)",
-            self.rank,
-            wait.run,
-            due.round if due else None,
-            due.chunk if due else None,
-            str(due) if due else "",
-        )
-
-    def _waits_for(self, rank: int, probe: int) -> list[int] | None:
-        asked, waits_for = self._answers.get(rank, (0, None))
-        return waits_for if asked >= probe else None
+        reason = f"{how} (nothing came for {wait.timeout:g} s)"
+        return self._failure("stalled", rank, reason, wait.run, due)
 
     # Failing
 
@@ -223,17 +229,12 @@ class Monitor:
         for rank in self.peers:
             self.link.send(rank, {"kind": "bye", "finished": finished})
 
-    def _lost(self, rank: int, reason: str, run: int | None, due: Missing | None) -> Failure:
-        return Failure(
-            "lost",
-            rank,
-            reason,
-            self.rank,
-            run,
-            due.round if due else None,
-            due.chunk if due else None,
-            str(due) if due else "",
-        )
+    def _failure(
+        self, kind: Kind, rank: int, reason: str, run: int | None, due: Missing | None
+    ) -> Failure:
+        if due is None:
+            return Failure(kind, rank, reason, self.rank, run)
+        return Failure(kind, rank, reason, self.rank, run, due.round, due.chunk, due.what)
 
     # What the link calls
 
@@ -248,7 +249,7 @@ class Monitor:
             due = next((m for m in wait.missing if m.rank == rank), None) or wait.blame(rank)
             due = due or next(iter(wait.missing), None)
         run = wait.run if wait else None
-        self.fail(self._lost(rank, "is gone (its connection closed)", run, due))
+        self.fail(self._failure("lost", rank, "is gone (its connection closed)", run, due))
 
     def link_failed(self, error: Exception) -> None:
         """The link itself failed: nothing can be told to others any more, but nobody waits."""
@@ -259,31 +260,36 @@ class Monitor:
         """Takes a message from another rank."""
         kind = message["kind"]
         if kind == "probe":
-            with self.changed:
-                waits = [m.rank for wait in self._waits for m in wait.missing]
-            answer = {"kind": "answer", "probe": message["probe"], "waits_for": waits or None}
-            self.link.send(rank, answer)
-            return
-        if kind == "fail":
+            self.link.send(rank, self._answer(message["probe"]))
+        elif kind == "fail":
             self.fail(Failure.from_message(message["failure"]), tell=False)
-            return
+        elif kind == "bye":
+            self._take_leave(rank, message["finished"])
+        else:
+            with self.changed:
+                if kind == "word":
+                    key = (message["run"], message["topic"])
+                    self._words.setdefault(key, {})[rank] = message["word"]
+                else:
+                    missing = [Missing(*fields) for fields in message["missing"]]
+                    began = time.monotonic() - message["age"]
+                    answer = Answer(message["probe"], missing, began, message["busy"])
+                    self._answers[rank] = answer
+                self.changed.notify_all()
+
+    def _answer(self, probe: int) -> Message:
         with self.changed:
-            if kind == "word":
-                key = (message["run"], message["topic"])
-                self._words.setdefault(key, {})[rank] = message["word"]
-            elif kind == "answer":
-                self._answers[rank] = (message["probe"], message["waits_for"])
-            elif kind == "bye":
-                self._left[rank] = message["finished"]
-                broken = [
-                    (wait, m)
-                    for wait in self._waits
-                    for m in wait.missing
-                    if m.rank == rank and message["finished"] < wait.run
-                ]
-            else:
-                raise ValueError(f"message of unknown kind {kind!r} from rank {rank}")
+            missing = [astuple(m) for wait in self._waits for m in wait.missing]
+            busy = not missing or any(wait.posting for wait in self._waits)
+            age = time.monotonic() - min((w.began for w in self._waits), default=0.0)
+        return {"kind": "answer", "probe": probe, "missing": missing, "age": age, "busy": busy}
+
+    def _take_leave(self, rank: int, finished: int) -> None:
+        """A rank closed its world. Whoever still waits for it then waits in vain."""
+        with self.changed:
+            self._left[rank] = finished
             self.changed.notify_all()
-        if kind == "bye" and broken:
-            wait, missing = broken[0]
-            self.fail(self._lost(rank, "closed its world", wait.run, missing))
+            vain = [(w.run, m) for w in self._waits for m in w.missing if m.rank == rank]
+        for run, missing in vain:
+            if finished < run:
+                self.fail(self._failure("lost", rank, "closed its world", run, missing))

@@ -84,6 +84,7 @@ class Rounds:
         expected = self._expected(index, [(t, m.peer) for t, m in sends + receives])
         blame = self._blame(index)
         with self._monitor.waiting(self._run, expected, self._timeout, blame) as waiting:
+            waiting.posting = True
             try:
                 posted = self._transport.post(
                     label, [m for _, m in sends], [m for _, m in receives]

@@ -50,6 +50,7 @@ class Work:
     event: torch.cuda.Event | None  # what was on the poster's stream before
     monitor: Monitor
     finished: bool = False
+    lost: bool = False
     moved: torch.cuda.Event | None = None  # what the copy is on the receiver's stream
 
 
@@ -86,6 +87,8 @@ class Network:
             if not queues[1 - side]:
                 return
             send, receive = queues[0].popleft(), queues[1].popleft()
+            if send.lost:
+                return
             if self.delay:
                 pause = self._random[source, target].random() * self.delay
                 due = time.monotonic() + pause
@@ -184,10 +187,8 @@ class SimulatedTransport:
         for work in posted.receives:
             self._network.post(work.message.peer, own, 1, work)
         for work in posted.sends:
-            if lost:
-                work.finished = True
-            else:
-                self._network.post(own, work.message.peer, 0, work)
+            work.finished = work.lost = lost
+            self._network.post(own, work.message.peer, 0, work)
         return posted
 
     def _work(self, message: Message) -> Work:
