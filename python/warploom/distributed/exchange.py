@@ -11,7 +11,7 @@ import torch
 from warploom.distributed.agreement import agree
 from warploom.distributed.layout import ChunkPool, Layout, Pool, Spec
 from warploom.distributed.reduction import Combine, Reduction, add, gates
-from warploom.distributed.rounds import Round, Rounds, Transfer
+from warploom.distributed.rounds import Progress, Round, Rounds, Transfer
 
 if TYPE_CHECKING:
     from warploom.distributed.world import World
@@ -85,6 +85,7 @@ class Exchange:
         self._held: dict[int, list[torch.Tensor]] = dict(self._own)
         self._consumed: list[int] = []
         self._flying: dict[int, Round] = {}
+        self._progress = Progress()
         self._state = "made"
 
     def _check(self) -> None:
@@ -128,7 +129,9 @@ class Exchange:
             raise
 
         def rounds(phase: str, transfers: Sequence[Sequence[Transfer]]) -> Rounds:
-            return Rounds(world.monitor, world.transport, run, phase, transfers, self._timeout)
+            return Rounds(
+                world.monitor, world.transport, run, phase, transfers, self._timeout, self._progress
+            )
 
         schedule = self._schedule
         self._rounds = rounds("exchange", schedule.rounds)
@@ -156,6 +159,7 @@ class Exchange:
         for index in range(len(self._rounds)):
             flight = self._flying[index]
             arrived = [t.chunk for t in self._rounds.receives(index)]
+            self._progress.step += 1
             self._rounds.wait(index, flight.receives)
             self._release(index)
             self._post(index + 1)
@@ -163,6 +167,7 @@ class Exchange:
             yield Arrival(index + 1, chunks)
             self._after(index + 1, chunks)
             self._consumed += arrived
+        self._progress.step += 1
         for index, flight in self._flying.items():
             self._rounds.wait(index, flight.sends)
         self._held.clear()
@@ -216,6 +221,7 @@ class Exchange:
 
     def _after(self, step: int, chunks: Mapping[int, Sequence[torch.Tensor]]) -> None:
         """What follows the computation on an arrival."""
+        self._progress.step = 2 * step + 1
         if self._reduction is None:
             return
         absent = [chunk for chunk in chunks if not self._reduction.given(chunk)]

@@ -38,12 +38,17 @@ class Waiting:
     missing: list[Missing]
     began: float
     timeout: float
+    step: int = 0
     blame: Callable[[int], Missing | None] = lambda rank: None
     asked: int = 0  # number of the probe sent for this wait, 0 before
     posting: bool = False  # still on its way into the transport: it holds others up itself
     queued: bool = False  # runs behind earlier queued work; its deadline counts from its turn
     ready: Callable[[], bool] = lambda: True
     done: Callable[[], bool] = lambda: False
+
+    @property
+    def progress(self) -> list[int]:
+        return [self.run, self.step]
 
     @property
     def deadline(self) -> float:
@@ -55,11 +60,11 @@ class Waiting:
 
 
 class Answer(NamedTuple):
-    """What a rank said when it was asked: what it waits for, since when, and if it has own work."""
+    """What a rank said when it was asked: what it waits for, where, and if it has own work."""
 
     probe: int
     missing: list[Missing]
-    began: float
+    progress: list[int]  # the run, and how far it is in it
     busy: bool
 
 
@@ -95,10 +100,14 @@ class Monitor:
         run: int,
         missing: Sequence[Missing],
         timeout: float,
+        step: int = 0,
         blame: Callable[[int], Missing | None] = lambda rank: None,
     ) -> Iterator[Waiting]:
-        """Watches over what its body waits for; the body ends by itself or by `on_failure`."""
-        wait = Waiting(run, list(missing), time.monotonic(), timeout, blame)
+        """Watches over what its body waits for; the body ends by itself or by `on_failure`.
+
+        run, step: how far this rank is, in numbers that mean the same on all ranks.
+        """
+        wait = Waiting(run, list(missing), time.monotonic(), timeout, step, blame)
         with self.changed:
             self.check()
             self._waits.append(wait)
@@ -178,30 +187,31 @@ class Monitor:
         if overdue is not None:
             self.fail(overdue)
 
-    def _diagnose(self, wait: Waiting) -> Failure:
+    def _diagnose(self, wait: Waiting) -> Failure | None:
         """Follows who waits for whom from here, to the rank that all of them wait for.
 
-        Where all of them wait and answer, something that was sent is lost: then whoever has waited
-        longest is the one whom it did not reach.
+        Where all of them wait and answer, something that was sent is lost: then whoever is furthest
+        behind is the one whom it did not reach.
         """
-        waiting = {self.rank: Answer(wait.asked, wait.missing, wait.began, False)}
-        frontier = [missing.rank for missing in wait.missing]
+        own = Answer(wait.asked, list(wait.missing), wait.progress, False)
+        if not own.missing:
+            return None  # the last of it came just now
+        waiting = {self.rank: own}
+        frontier = [missing.rank for missing in own.missing]
         silent = []
         while frontier:
             rank = frontier.pop(0)
             if rank in waiting:
                 continue
-            waiting[rank] = answer = self._answers.get(rank, Answer(0, [], 0.0, False))
+            waiting[rank] = answer = self._answers.get(rank, Answer(0, [], [], False))
             if answer.probe < wait.asked:
                 silent.append(rank)
             frontier += [missing.rank for missing in answer.missing]
         busy = [rank for rank, answer in waiting.items() if answer.busy]
-        if silent or busy:
-            rank = (silent or busy)[0]
-        else:
-            longest = min(waiting.values(), key=lambda answer: answer.began)
-            rank = longest.missing[0].rank
-        due = next((m for a in waiting.values() for m in a.missing if m.rank == rank), None)
+        behind = sorted(waiting.values(), key=lambda answer: answer.progress)
+        stuck = silent or busy
+        rank = stuck[0] if stuck else behind[0].missing[0].rank
+        due = next((m for answer in behind for m in answer.missing if m.rank == rank), None)
         how = "does not answer" if rank in silent else "stalled"
         reason = f"{how} (nothing came for {wait.timeout:g} s)"
         return self._failure("stalled", rank, reason, wait.run, due)
@@ -272,17 +282,22 @@ class Monitor:
                     self._words.setdefault(key, {})[rank] = message["word"]
                 else:
                     missing = [Missing(*fields) for fields in message["missing"]]
-                    began = time.monotonic() - message["age"]
-                    answer = Answer(message["probe"], missing, began, message["busy"])
-                    self._answers[rank] = answer
+                    self._answers[rank] = Answer(
+                        message["probe"], missing, message["progress"], message["busy"]
+                    )
                 self.changed.notify_all()
 
     def _answer(self, probe: int) -> Message:
         with self.changed:
-            missing = [astuple(m) for wait in self._waits for m in wait.missing]
-            busy = not missing or any(wait.posting for wait in self._waits)
-            age = time.monotonic() - min((w.began for w in self._waits), default=0.0)
-        return {"kind": "answer", "probe": probe, "missing": missing, "age": age, "busy": busy}
+            waits = list(self._waits)
+            answer = Answer(
+                probe,
+                [m for wait in waits for m in wait.missing],
+                waits[0].progress if waits else [],
+                not waits or any(wait.posting for wait in waits),
+            )
+        missing = [astuple(m) for m in answer.missing]
+        return {"kind": "answer", **answer._asdict(), "missing": missing}
 
     def _take_leave(self, rank: int, finished: int) -> None:
         """A rank closed its world. Whoever still waits for it then waits in vain."""

@@ -38,6 +38,13 @@ class Flight(NamedTuple):
 
 
 @dataclass
+class Progress:
+    """How far a run is, counted alike on all ranks."""
+
+    step: int = 0
+
+
+@dataclass
 class Round:
     """One round as this rank sees it, posted and not yet finished."""
 
@@ -57,10 +64,11 @@ class Rounds:
         phase: str,
         rounds: Sequence[Sequence[Transfer]],
         timeout: float,
+        progress: Progress,
     ) -> None:
         self._monitor, self._transport = monitor, transport
         self._run, self._phase, self._timeout = run, phase, timeout
-        self._rounds = rounds
+        self._rounds, self._progress = rounds, progress
 
     def __len__(self) -> int:
         return len(self._rounds)
@@ -82,8 +90,8 @@ class Rounds:
         receives = self._messages(self.receives(index), incoming, lambda t: t.source)
         label = Label(self._run, self._phase, index)
         expected = self._expected(index, [(t, m.peer) for t, m in sends + receives])
-        blame = self._blame(index)
-        with self._monitor.waiting(self._run, expected, self._timeout, blame) as waiting:
+        step, blame = self._progress.step, self._blame(index)
+        with self._monitor.waiting(self._run, expected, self._timeout, step, blame) as waiting:
             waiting.posting = True
             try:
                 posted = self._transport.post(
@@ -106,7 +114,7 @@ class Rounds:
             return
         expected = self._expected(index, [(f.transfer, f.peer) for f in flights])
         with self._monitor.waiting(
-            self._run, expected, self._timeout, self._blame(index)
+            self._run, expected, self._timeout, self._progress.step, self._blame(index)
         ) as waiting:
             while flights:
                 flight = flights[0]
@@ -183,6 +191,7 @@ class Rounds:
             self._expected(posted.index, pairs),
             time.monotonic(),
             self._timeout,
+            self._progress.step,
             self._blame(posted.index),
         )
         handles = [f.handle for f in flights]
