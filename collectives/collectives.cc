@@ -1,5 +1,8 @@
 // The C entry points of topologies and schedules.
+#include <algorithm>
+
 #include "collectives/generators.h"
+#include "collectives/hamilton_cycles.h"
 #include "collectives/handles.h"
 #include "collectives/verify.h"
 
@@ -62,6 +65,21 @@ wl_status wl_schedule_read(const wl_schedule* schedule, wl_schedule_view* view) 
              s.reduction.size(),
              schedule->reduction_ends.data(),
              schedule->reduction_transfers.data()};
+  });
+}
+
+wl_status wl_hamiltonian_cycles(int32_t ranks, int32_t* cycles, int64_t capacity, int64_t* count,
+                                const char** note) {
+  return guarded([&] {
+    check_given(count, "count");
+    const Cycles& found = hamiltonian_cycles(ranks);
+    *count = int64_t(found.cycles.size());
+    if (note) *note = found.note.c_str();
+    if (!cycles) return;
+    if (capacity < *count * ranks) {
+      invalid("capacity is ", capacity, ": the cycles have ", *count * ranks, " elements");
+    }
+    for (const auto& cycle : found.cycles) cycles = std::copy(cycle.begin(), cycle.end(), cycles);
   });
 }
 

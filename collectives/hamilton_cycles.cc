@@ -15,6 +15,8 @@
 namespace warploom::collectives {
 namespace {
 
+constexpr int kMostRanks = 256;  // the search for even n takes some seconds there
+
 std::vector<std::vector<int>> odd(int n) {
   std::vector<std::vector<int>> cycles;
   for (int i = 0; i < n - 1; ++i) cycles.push_back(walecki_cycle((n - 1) / 2, i));
@@ -60,7 +62,7 @@ Cycles find(int n) {
 }  // namespace
 
 const Cycles& hamiltonian_cycles(int n) {
-  if (n < 2) invalid("ranks is ", n, ": must be at least 2");
+  if (n < 2 || n > kMostRanks) invalid("ranks is ", n, ": must be 2 to ", kMostRanks);
   static std::mutex mutex;
   static std::map<int, Cycles> found;
   const std::lock_guard lock(mutex);

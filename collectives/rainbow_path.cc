@@ -1,6 +1,6 @@
-// Simulated annealing over orders of the vertices. The cost of an order is the number of cycles
-// that none of its arcs belongs to; a move swaps two neighbouring runs of vertices, which keeps the
-// direction of every arc but the three where the runs meet.
+// A local search over orders of the vertices. The cost of an order is the number of cycles that
+// none of its arcs belongs to. A move puts an arc of such a cycle in, by swapping two neighbouring
+// runs of vertices: that keeps the direction of every arc but the three where the runs meet.
 #include "collectives/rainbow_path.h"
 
 #include <algorithm>
@@ -32,6 +32,7 @@ class Search {
   explicit Search(int k) : arcs_(k), length_(2 * k + 1), random_(uint64_t(k)), used_(2 * k) {
     path_.resize(length_);
     std::iota(path_.begin(), path_.end(), 0);
+    place_ = path_;
     for (int i = 0; i + 1 < length_; ++i) ++used_[colour(i, i + 1)];
     missing_ = int(std::count(used_.begin(), used_.end(), 0));
   }
@@ -51,37 +52,46 @@ class Search {
   int drop(int colour) { return colour >= 0 && --used_[colour] == 0; }
   int take(int colour) { return colour >= 0 && used_[colour]++ == 0; }
 
-  // Swaps the runs [a, b) and [b, c), unless chance refuses a worse result.
+  // Brings the ends of a random arc of a random missing cycle together.
   void step() {
-    int a = random_.below(length_ + 1), b = random_.below(length_ + 1),
-        c = random_.below(length_ + 1);
-    if (a > b) std::swap(a, b);
-    if (b > c) std::swap(b, c);
-    if (a > b) std::swap(a, b);
-    if (a == b || b == c) return;
+    int wanted = random_.below(missing_);
+    int cycle = 0;
+    while (used_[cycle] > 0 || wanted-- > 0) ++cycle;
+    const int from = random_.below(length_);
+    const int to = place_[arcs_.next(cycle, path_[from])];
+    if (to > from) {
+      swap(from + 1, to, to + 1 + random_.below(length_ - to));
+    } else {
+      swap(to, to + 1 + random_.below(from - to), from + 1);
+    }
+  }
+
+  // Swaps the runs [a, b) and [b, c), unless chance refuses a worse order.
+  void swap(int a, int b, int c) {
     const int before[] = {colour(a - 1, a), colour(b - 1, b), colour(c - 1, c)};
     const int after[] = {colour(a - 1, b), colour(c - 1, a), colour(b - 1, c)};
-    int change = 0;
-    for (const int each : before) change += drop(each);
-    for (const int each : after) change -= take(each);
-    // A worse order is taken with a chance of kWorse / 2^32 for each cycle lost.
+    int worse = 0;
+    for (const int each : before) worse += drop(each);
+    for (const int each : after) worse -= take(each);
     bool refused = false;
-    for (int lost = 0; lost < change && !refused; ++lost) refused = random_.next() >= kWorse;
+    for (int i = 0; i < worse && !refused; ++i) refused = random_.next() >= kAccept;
     if (refused) {
       for (const int each : after) drop(each);
       for (const int each : before) take(each);
       return;
     }
-    missing_ += change;
+    missing_ += worse;
     std::rotate(path_.begin() + a, path_.begin() + b, path_.begin() + c);
+    for (int i = a; i < c; ++i) place_[path_[i]] = i;
   }
 
-  static constexpr uint32_t kWorse = uint32_t(0.02 * 4294967296.0);
+  // Of 2^32: the chance to accept one more missing cycle.
+  static constexpr uint32_t kAccept = uint32_t(0.0005 * 4294967296.0);
 
   WaleckiArcs arcs_;
   int length_, missing_ = 0;
   Random random_;
-  std::vector<int> path_, used_;
+  std::vector<int> path_, place_, used_;
 };
 
 }  // namespace
@@ -95,18 +105,16 @@ std::vector<int> walecki_cycle(int k, int index) {
   return cycle;
 }
 
-WaleckiArcs::WaleckiArcs(int k) : k_(k), start_(2 * k) {
-  const std::vector<int> cycle = walecki_cycle(k, 0);
-  for (int i = 1; i + 1 < int(cycle.size()); ++i) {
-    start_[(cycle[i + 1] - cycle[i] + 2 * k) % (2 * k)] = cycle[i];
+WaleckiArcs::WaleckiArcs(int k)
+    : vertices_(2 * k + 1), cycle_(vertices_ * vertices_), next_(2 * k * vertices_) {
+  for (int index = 0; index < 2 * k; ++index) {
+    const std::vector<int> cycle = walecki_cycle(k, index);
+    for (int i = 0; i < vertices_; ++i) {
+      const int source = cycle[i], target = cycle[(i + 1) % vertices_];
+      cycle_[source * vertices_ + target] = index;
+      next_[index * vertices_ + source] = target;
+    }
   }
-}
-
-int WaleckiArcs::cycle(int source, int target) const {
-  const int ring = 2 * k_;
-  if (source == ring) return target;
-  if (target == ring) return (source + k_) % ring;
-  return (source - start_[(target - source + ring) % ring] + ring) % ring;
 }
 
 std::vector<int> rainbow_path(int k) { return Search(k).run(); }

@@ -10,15 +10,18 @@ namespace warploom::collectives {
 // the 2k of them use every arc between the 2k + 1 vertices once.
 std::vector<int> walecki_cycle(int k, int index);
 
-// The number of the one cycle with this arc.
 class WaleckiArcs {
  public:
   explicit WaleckiArcs(int k);
-  int cycle(int source, int target) const;
+  // The number of the one cycle with this arc.
+  int cycle(int source, int target) const { return cycle_[source * vertices_ + target]; }
+  // Where a cycle goes from a vertex.
+  int next(int cycle, int source) const { return next_[cycle * vertices_ + source]; }
 
  private:
-  int k_;
-  std::vector<int> start_;  // of cycle 0's arc with each difference target - source
+  int vertices_;
+  std::vector<int> cycle_;  // [source, target]
+  std::vector<int> next_;   // [cycle, source]
 };
 
 // The vertices of such a path, for k >= 3; found by a seeded search, the same every time.

@@ -33,6 +33,17 @@ struct Schedule {
   int chunks() const { return ranks * parts; }
   int owner(int chunk) const { return chunk / parts; }
   int part(int chunk) const { return chunk % parts; }
+
+  // Must this rank get the chunk, which is not its own?
+  bool reads(int rank, int chunk) const {
+    if (rank == owner(chunk)) return false;
+    return moves != WL_MOVES_HEADS || rank % parts == part(chunk);
+  }
+  // Does this rank compute something that the chunk's owner waits for? With heads, keys and values
+  // go on to other groups, but only the own group's rank answers the queries.
+  bool contributes(int rank, int chunk) const {
+    return reads(rank, chunk) && (moves != WL_MOVES_HEADS || rank / parts == owner(chunk) / parts);
+  }
 };
 
 }  // namespace warploom::collectives

@@ -29,19 +29,6 @@ class Verifier {
   }
 
  private:
-  // Must this rank get the chunk, which is not its own?
-  bool reads(int rank, int chunk) const {
-    if (rank == s_.owner(chunk)) return false;
-    return s_.moves != WL_MOVES_HEADS || rank % s_.parts == s_.part(chunk);
-  }
-
-  // Does this rank compute something of the chunk that its owner is waiting for? Of queries split
-  // by heads only those of one's own group are answered here.
-  bool contributes(int rank, int chunk) const {
-    if (s_.moves != WL_MOVES_HEADS) return reads(rank, chunk);
-    return reads(rank, chunk) && rank / s_.parts == s_.owner(chunk) / s_.parts;
-  }
-
   std::string chunk_name(int chunk) const {
     return say("chunk ", chunk, " (owner ", s_.owner(chunk), ", part ", s_.part(chunk), ")");
   }
@@ -101,7 +88,7 @@ class Verifier {
                   " before it has it: ", arrives(later_arrival(source, chunk, t)));
         }
         if (target == s_.owner(chunk)) invalid(step("round", t, transfer), ", its owner");
-        if (!reads(target, chunk)) {
+        if (!s_.reads(target, chunk)) {
           invalid(step("round", t, transfer), ", which has no use for it");
         }
       }
@@ -116,7 +103,7 @@ class Verifier {
     }
     for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
       for (int rank = 0; rank < n_; ++rank) {
-        if (reads(rank, chunk) && arrival(rank, chunk) == kNever) {
+        if (s_.reads(rank, chunk) && arrival(rank, chunk) == kNever) {
           invalid("after the last round (", s_.rounds.size() - 1, "): ", chunk_name(chunk),
                   " has not reached rank ", rank);
         }
@@ -131,7 +118,7 @@ class Verifier {
     std::vector<char> sent(held.size());
     const auto place = [&](int rank, int chunk) { return size_t(rank) * s_.chunks() + chunk; };
     for (int chunk = 0; chunk < s_.chunks(); ++chunk) {
-      for (int rank = 0; rank < n_; ++rank) held[place(rank, chunk)] = contributes(rank, chunk);
+      for (int rank = 0; rank < n_; ++rank) held[place(rank, chunk)] = s_.contributes(rank, chunk);
     }
     std::vector<int32_t> moved;
     for (int64_t t = 0; t < s_.reduction.size(); ++t) {
@@ -145,12 +132,8 @@ class Verifier {
           invalid(step("reduction round", t, transfer),
                   ", but holds no contribution to it (any more)");
         }
-        const bool own = contributes(source, chunk) && !sent[from];
-        if (own && arrival(source, chunk) + 2 > t) {
-          invalid(step("reduction round", t, transfer),
-                  " before it could compute it: it needs the chunk, ",
-                  arrives(arrival(source, chunk)), ", two rounds earlier");
-        }
+        const bool own = s_.contributes(source, chunk) && !sent[from];
+        if (own) check_computed(transfer, t);
         sent[from] = 1;
         moved.push_back(held[from]);
         held[from] = 0;
@@ -168,6 +151,19 @@ class Verifier {
         }
       }
     }
+  }
+
+  // A rank's contribution leaves two rounds after what it was computed from arrived: the chunk, and
+  // with heads all keys and values of the rank's slice.
+  void check_computed(const wl_transfer& transfer, int64_t t) {
+    const int rank = transfer.source;
+    const auto check = [&](int chunk) {
+      if (arrival(rank, chunk) + 2 <= t) return;
+      invalid(step("reduction round", t, transfer), " before it could compute it: it needs ",
+              chunk_name(chunk), ", ", arrives(arrival(rank, chunk)), ", two rounds earlier");
+    };
+    if (s_.moves != WL_MOVES_HEADS) return check(transfer.chunk);
+    for (int chunk = s_.part(transfer.chunk); chunk < s_.chunks(); chunk += s_.parts) check(chunk);
   }
 
   int64_t& arrival(int rank, int chunk) { return arrival_[size_t(rank) * s_.chunks() + chunk]; }

@@ -102,6 +102,21 @@ Schedule schedule_from(const std::string& kind, const std::string& note, int mov
   return {std::unique_ptr<wl_schedule, Destroy>(made)};
 }
 
+// int32 [count, ranks], and why they are not ranks - 1, or "".
+py::tuple hamiltonian_cycles(int ranks) {
+  int64_t count = 0;
+  const char* note = "";
+  const auto call = [&](int32_t* cycles, int64_t capacity) {
+    return wl_hamiltonian_cycles(ranks, cycles, capacity, &count, &note);
+  };
+  raise_on_error(released([&] { return call(nullptr, 0); }));
+  std::vector<int32_t> cycles(size_t(count) * size_t(ranks));
+  raise_on_error(call(cycles.data(), int64_t(cycles.size())));
+  return py::make_tuple(
+      py::bytes(reinterpret_cast<const char*>(cycles.data()), cycles.size() * sizeof cycles[0]),
+      note);
+}
+
 py::tuple flat(int64_t rounds, const int64_t* ends, const wl_transfer* transfers) {
   const size_t count = rounds ? size_t(ends[rounds - 1]) : 0;
   return py::make_tuple(
@@ -135,6 +150,7 @@ void bind_collectives(py::module_& m) {
   m.def("schedule", &schedule, py::arg("topology"), py::arg("kind"), py::arg("parts"),
         py::arg("group"));
   m.def("schedule_from", &schedule_from);
+  m.def("hamiltonian_cycles", &hamiltonian_cycles);
   m.def("schedule_verify", [](const Topology& topology, const Schedule& schedule) {
     raise_on_error(
         released([&] { return wl_schedule_verify(topology.handle.get(), schedule.handle.get()); }));

@@ -86,7 +86,8 @@ typedef struct wl_schedule_view {
  * "direct"          in round t each owner sends its part t to everybody; parts: any
  * "hierarchical"    to the same place in other nodes, from there inside the node; parts: any
  * "ulysses"         heads are exchanged for sequence
- * "hybrid"          heads inside groups of `group` neighbours, a ring of keys between groups
+ * "hybrid"          heads inside groups of `group` neighbours, keys round the groups; the way home
+ *                   is that of o: its gradients are not described
  * "token_ring"      queries go round, results straight home */
 typedef struct wl_schedule_params {
   uint32_t struct_size;
@@ -103,6 +104,13 @@ WL_API wl_status wl_schedule_import(const wl_schedule_view* view, wl_schedule** 
 WL_API void wl_schedule_destroy(wl_schedule* schedule);
 /* Fills the view, whose struct_size is set; its pointers live as long as the schedule. */
 WL_API wl_status wl_schedule_read(const wl_schedule* schedule, wl_schedule_view* view);
+
+/* Directed Hamiltonian cycles of the complete graph of `ranks` vertices that have no arc in common:
+ * ranks - 1, which use every arc; for 4 and 6 ranks, where no such set exists, ranks - 2.
+ * cycles: [count, ranks] vertices in order; `capacity` is how many elements it has room for.
+ * *count is set also where cycles is NULL. *note, if wanted: why they are fewer, or ""; static. */
+WL_API wl_status wl_hamiltonian_cycles(int32_t ranks, int32_t* cycles, int64_t capacity,
+                                       int64_t* count, const char** note);
 
 /* WL_OK if every chunk reaches every rank that must have it exactly once, none is sent on before it
  * arrived, every transfer has a link (and, where each pair has its own, no link two in a round),

@@ -64,7 +64,7 @@ def test_nodes_and_cards_that_do_not_divide() -> None:
         co.Topology.nodes(2, 0, 64, 8)
 
 
-@pytest.mark.parametrize("kind", ["direct"])
+@pytest.mark.parametrize("kind", ["direct", "hamilton", "ulysses", "token_ring"])
 def test_a_kind_that_needs_every_link(kind: str) -> None:
     with pytest.raises(ValueError, match=f"'{kind}': it needs a link from rank .*ring of 5"):
         co.schedule(co.Topology.ring(5, 64), kind)
@@ -78,6 +78,13 @@ def test_wrong_arguments_of_schedule() -> None:
         co.schedule(mesh, "ring", parts=0)
     with pytest.raises(ValueError, match="'bidirectional' sets its own number of parts"):
         co.schedule(mesh, "bidirectional", parts=2)
+    with pytest.raises(ValueError, match=r"'hierarchical': it needs nodes, .*: use 'direct'"):
+        co.schedule(mesh, "hierarchical")
+    for group in (None, 1, 3, 4):
+        with pytest.raises(ValueError, match=f"group is {group or 0}: must be .* less than the 4"):
+            co.schedule(mesh, "hybrid", group=group)
+    with pytest.raises(ValueError, match="group is 2: kind 'ring' has no groups"):
+        co.schedule(mesh, "ring", group=2)
     with pytest.raises(ValueError, match="moves is 'k'"):
         co.Schedule.from_rounds(mesh, [], [], parts=1, moves="k")
 

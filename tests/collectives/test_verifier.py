@@ -15,7 +15,7 @@ MESH = co.Topology.full_mesh(5, 64)
 def broken(
     kind: str, change: Callable[[Lists, Lists], None], topology: co.Topology = MESH
 ) -> co.Schedule:
-    good = co.schedule(topology, kind)
+    good = co.schedule(topology, kind, group=3 if kind == "hybrid" else None)
     rounds, reduction = (
         [[tuple(x) for x in transfers] for transfers in lists]
         for lists in (good.rounds, good.reduction)
@@ -133,8 +133,40 @@ def test_a_planted_mistake_is_named(
 
 
 def test_an_unchanged_copy_passes() -> None:
-    for kind in ("ring", "direct"):
+    for kind in ("ring", "direct", "hamilton", "ulysses", "token_ring"):
         broken(kind, lambda rounds, reduction: None).verify()
+
+
+NODES = co.Topology.nodes(2, 3, 64, 8)
+
+
+def relay_early(_: Lists, reduction: Lists) -> None:
+    """The relay sends its sum before its neighbours' parts are in it; theirs are then left."""
+    position = next(i for i, x in enumerate(reduction[4]) if (x[0], x[1]) == (3, 0))
+    reduction[2].append(reduction[4].pop(position))
+
+
+def heads_to_a_stranger(rounds: Lists, _: Lists) -> None:
+    rounds.append([(0, 1, 2)])
+
+
+def results_before_all_keys(_: Lists, reduction: Lists) -> None:
+    reduction[2].append(reduction[-1].pop(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "topology", "change", "message"),
+    [
+        ("hierarchical", NODES, relay_early, r"after the last reduction round .*: 2 .* at rank 3"),
+        ("ulysses", MESH, heads_to_a_stranger, r"round 1: .* chunk 2 .* rank 1, which has no use"),
+        ("hybrid", NODES, results_before_all_keys, r"reduction round 2: .* it needs chunk \d+ \("),
+    ],
+)
+def test_a_mistake_in_other_kinds(
+    kind: str, topology: co.Topology, change: Callable[[Lists, Lists], None], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        broken(kind, change, topology).verify()
 
 
 def test_a_missing_link_is_named() -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from warploom import _core
 from warploom.collectives.topology import Topology
 
-KINDS = ("ring", "bidirectional", "direct")
+KINDS = (
+    "ring",
+    "bidirectional",
+    "hamilton",
+    "direct",
+    "hierarchical",
+    "ulysses",
+    "hybrid",
+    "token_ring",
+)
 Moves = Literal["kv", "q", "heads"]
 _MOVES: tuple[Moves, ...] = ("kv", "q", "heads")
 
@@ -87,6 +98,14 @@ class Schedule:
         """The transfers of each reduction round, on the same steps as ``rounds``."""
         return _nested(*self._handle.reduction())
 
+    def table(self, *, reduction: bool = False) -> npt.NDArray[np.int32]:
+        """The transfers as rows (round, source, target, chunk), [transfers, 4], in order."""
+        ends, transfers = self._handle.reduction() if reduction else self._handle.rounds()
+        counts = np.frombuffer(ends, np.int64).copy()
+        counts[1:] -= counts[:-1].copy()
+        rounds = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        return np.column_stack([rounds, np.frombuffer(transfers, np.int32).reshape(-1, 3)])
+
     def owner(self, chunk: int) -> int:
         """The rank whose data the chunk is."""
         return chunk // self.parts
@@ -134,24 +153,57 @@ class Schedule:
         )
 
 
-def schedule(topology: Topology, kind: str = "direct", *, parts: int | None = None) -> Schedule:
+def schedule(
+    topology: Topology, kind: str = "direct", *, parts: int | None = None, group: int | None = None
+) -> Schedule:
     """A schedule on a topology.
 
     Args:
         kind: one of ``KINDS``.
 
-            - "ring": each chunk goes round one cycle of all ranks.
+            - "ring": each chunk goes round one cycle of all ranks; where links differ, one whose
+              slowest link is fast.
             - "bidirectional": half of each owner's data each way round.
-            - "direct": in round t each owner sends its part t to all; nothing is forwarded.
-        parts: into how many chunks each owner's data is cut, for "ring" (default: 1) and "direct"
-            (default: ranks - 1).
+            - "hamilton": one part round each of ranks - 1 arc-disjoint Hamiltonian cycles, so that
+              every link carries a chunk in every round (TASP, arXiv 2509.26541).
+            - "direct": in round t each owner sends its part t to all; nothing is forwarded. As many
+              bytes a link as "hamilton", and no rank waits for another's forwarding.
+            - "hierarchical": to the rank in the same place of every other node, and from there
+              inside the node; network cards and links carry no more than they must.
+            - "ulysses": heads are exchanged for sequence, and back.
+            - "hybrid": the same inside groups of ``group`` neighbours; keys and values go round the
+              groups. Forward only.
+            - "token_ring": queries go round, results straight home. Forward only.
+        parts: into how many chunks each owner's data is cut, for "ring" (default: 1), "direct"
+            (default: ranks - 1) and "hierarchical" (default: 4).
+        group: for "hybrid", ranks that exchange heads; divides the ranks.
 
     Raises:
         ValueError: an argument is wrong, or the topology lacks a link that the kind needs.
     """
     if parts is not None and parts < 1:
         raise ValueError(f"parts is {parts}: must be at least 1")
-    return Schedule(topology, _core.schedule(topology._handle, kind, parts or 0, 0))
+    if group is not None and kind != "hybrid":
+        raise ValueError(f"group is {group}: kind {kind!r} has no groups, only 'hybrid' does")
+    return Schedule(topology, _core.schedule(topology._handle, kind, parts or 0, group or 0))
+
+
+def hamiltonian_cycles(ranks: int) -> tuple[tuple[int, ...], ...]:
+    """Directed Hamiltonian cycles of the complete graph of ``ranks`` vertices, no arc in common.
+
+    There are ranks - 1 of them, which use every arc once: for odd numbers Walecki's cycles each way
+    round; for even ones those of ranks - 1 vertices, with the last vertex put into each, and the
+    path of the arcs that it replaced closed through it. For 4 and 6, alone, no such set exists
+    (Tillson 1980): ranks - 2 cycles are returned, and a ``UserWarning`` says so. The same cycles
+    every time and everywhere.
+
+    Raises:
+        ValueError: ranks is not 2 to 256.
+    """
+    table, note = _core.hamiltonian_cycles(ranks)
+    if note:
+        warnings.warn(note, stacklevel=2)
+    return tuple(map(tuple, np.frombuffer(table, np.int32).reshape(-1, ranks).tolist()))
 
 
 def _flat(rounds: Iterable[Iterable[tuple[int, int, int]]]) -> tuple[bytes, bytes]:
