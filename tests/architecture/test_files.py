@@ -70,3 +70,11 @@ def test_commands_that_are_named_exist(document: Path) -> None:
         assert command in COMMANDS, f"{document}: warploom {command}"
     for name in re.findall(r"\bwl\.([a-z]\w*)", code):
         assert hasattr(warploom, name), f"{document}: wl.{name}"
+
+
+def test_tolerances_are_in_one_file() -> None:
+    """Numbers are compared by warploom.testing.compare; who brings another tolerance is found."""
+    tolerance = re.compile(r"\b(allclose|assert_close|assert_allclose|rtol|atol|isclose)\b")
+    own = Path(__file__).relative_to(ROOT)
+    sources = [p for p in tracked() if p.suffix == ".py" and p != own]
+    assert [p for p in sources if tolerance.search(text(p))] == []

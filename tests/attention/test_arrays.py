@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import warploom as wl
+from warploom.testing.attention import match_forward
+from warploom.testing.cases import AttentionCase
 
 
 def arrays(dtype=np.float32):
@@ -28,11 +30,12 @@ def test_numpy_in_numpy_out(dtype):
 
 
 def test_every_op_takes_arrays():
-    q, k, v = arrays()
+    case = AttentionCase(b=2, sq=5, h=4, d=8)
+    q, k, v = (t.numpy() for t in case.make().qkv)
     parts = [wl.attention(q, k[:, :2], v[:, :2], return_lse=True),
              wl.attention(q, k[:, 2:], v[:, 2:], return_lse=True)]  # fmt: skip
-    merged, _ = wl.merge_states(*map(list, zip(*parts, strict=True)))
-    np.testing.assert_allclose(merged, wl.attention(q, k, v), rtol=1e-5, atol=1e-6)
+    merged, lse = wl.merge_states(*map(list, zip(*parts, strict=True)))
+    match_forward(case, (torch.from_numpy(merged), torch.from_numpy(lse)))
     offsets = np.array([0, 2, 5], dtype=np.int32)
     assert wl.attention_varlen(q[0], k[0], v[0], offsets, offsets).shape == (5, 4, 8)
     lengths = np.array([3, 4], dtype=np.int32)

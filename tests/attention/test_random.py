@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 import warploom as wl
 from warploom import reference
 from warploom.mask import Mask
-from warploom.testing.attention import check_backward, check_decode, check_forward
+from warploom.testing.attention import (
+    check_backward,
+    check_decode,
+    check_forward,
+    match_merge,
+    merge_inputs,
+)
 from warploom.testing.cases import AttentionCase, DecodeCase
-from warploom.testing.compare import assert_matches
 
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
 SIDES = st.integers(-1, 40)
@@ -74,21 +79,8 @@ def test_decode(data):
 @pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("merge")])
 @pytest.mark.parametrize("shape", [(2, 7, 3, 40), (9, 2, 17), (1, 0, 2, 8), (1, 1, 1, 1)])
 def test_merge(kernel, shape):
-    dtype = getattr(torch, kernel.dtype)
-    generator = torch.Generator().manual_seed(0)
-    lse_shape = (*shape[:-3], shape[-2], shape[-3])
-    o = [torch.randn(shape, generator=generator).to(dtype) for _ in range(4)]
-    lse = [torch.randn(lse_shape, generator=generator) * 3 for _ in range(4)]
-    if lse[0].numel():
-        lse[1].view(-1)[0] = -torch.inf  # absent once
-        for part in lse:
-            part.view(-1)[-1] = -torch.inf  # absent everywhere
-        o[1].view(-1)[0] = torch.nan
-    found = wl.merge_states(o, lse, kernel=kernel.name)
-    expected = reference.merge_states([t.double() for t in o], [t.double() for t in lse])
-    yardstick = reference.merge_states(o, lse)
-    assert_matches("o", found[0], expected[0], yardstick[0])
-    assert_matches("lse", found[1], expected[1], yardstick[1])
+    o, lse = merge_inputs(shape, getattr(torch, kernel.dtype))
+    match_merge(wl.merge_states(o, lse, kernel=kernel.name), o, lse)
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("page_write")])

@@ -21,9 +21,9 @@ def contender(name, role, seconds, amount=2e9, **others):
     return Contender(name, role, amount, lambda: lambda: seconds, **others)
 
 
-def case_of(*contenders, goals=(), tolerance=1e-4):
+def case_of(*contenders, goals=(), dtype="float32"):
     return Case(
-        "made_up", "a case", Metric.FLOPS, lambda context: contenders, goals, tolerance,
+        "made_up", "a case", Metric.FLOPS, lambda context: contenders, goals, dtype,
         lambda context: TwoSpeeds(),
     )  # fmt: skip
 
@@ -68,7 +68,12 @@ def vector(*values):
 
 def test_a_peer_that_computes_something_else_stops_the_run():
     ours = contender("warploom", Role.OURS, 1.0, output=vector(1.0, 2.0))
-    run(case_of(ours, contender("near", Role.PEER, 1.0, output=vector(1.0, 2.0001))))
+    near = contender("near", Role.PEER, 1.0, output=vector(1.0, 2.000005))
+    run(case_of(ours, near))
+    rounded = contender("in 16 bits", Role.PEER, 1.0, output=vector(1.0, 2.03))
+    run(case_of(ours, rounded, dtype="bfloat16"))
+    with pytest.raises(ValueError, match=r"must be at most 3\.8e-06"):
+        run(case_of(ours, rounded))
     with pytest.raises(ValueError, match=r"far differs from ours by 4\.47e-01"):
         run(case_of(ours, contender("far", Role.PEER, 1.0, output=vector(1.0, 3.0))))
     with pytest.raises(ValueError, match="differs from ours by nan"):

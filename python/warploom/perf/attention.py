@@ -15,7 +15,6 @@ from warploom.testing.cases import AttentionCase, DecodeCase
 
 _SDPA = "torch SDPA"
 _FULL = "full d128"
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 3e-3}
 _VARLEN_LENGTHS = (17, 3001, 129, 640, 1531, 72, 2048, 333, 1000, 257)
 
 
@@ -146,7 +145,7 @@ def forward(
             )
         return listed + ceilings.compute(case.dtype, context)
 
-    return Case(name, str(case), Metric.FLOPS, contenders, goals, _TOLERANCE[case.dtype])
+    return Case(name, str(case), Metric.FLOPS, contenders, goals, case.dtype)
 
 
 def backward(name: str, case: AttentionCase, *, goals: tuple[Goal, ...] = ()) -> Case:
@@ -167,7 +166,7 @@ def backward(name: str, case: AttentionCase, *, goals: tuple[Goal, ...] = ()) ->
             *ceilings.compute(case.dtype, context),
         ]
 
-    return Case(name, f"backward {case}", Metric.FLOPS, contenders, goals, _TOLERANCE[case.dtype])
+    return Case(name, f"backward {case}", Metric.FLOPS, contenders, goals, case.dtype)
 
 
 def decode(name: str, case: DecodeCase, *, goals: tuple[Goal, ...] = ()) -> Case:
@@ -188,7 +187,7 @@ def decode(name: str, case: DecodeCase, *, goals: tuple[Goal, ...] = ()) -> Case
             ceilings.read_bandwidth(context),
         ]
 
-    return Case(name, str(case), Metric.BYTES, contenders, goals, _TOLERANCE[case.dtype])
+    return Case(name, str(case), Metric.BYTES, contenders, goals, case.dtype)
 
 
 def _overhead_cases(*, judged: bool) -> list[Case]:
@@ -216,7 +215,7 @@ def _overhead_cases(*, judged: bool) -> list[Case]:
     def case(name: str, what: str, grad: bool, seconds: float) -> Case:
         limits = (Goal(at_most_seconds=seconds), Goal((_SDPA,), at_most_slower=2.5))
         goals = limits if judged else ()
-        return Case(name, f"{what} {shape}", Metric.CALLS, made(grad), goals, 1e-4, warm)
+        return Case(name, f"{what} {shape}", Metric.CALLS, made(grad), goals, shape.dtype, warm)
 
     return [
         case("overhead", "eager call", False, 12e-6),

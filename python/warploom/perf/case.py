@@ -121,5 +121,5 @@ class Case:
     metric: Metric
     contenders: Callable[[Context], Sequence[Contender]]
     goals: tuple[Goal, ...] = ()
-    tolerance: float = 1e-4  # relative L2 distance between ours and a peer
+    dtype: str = "float32"  # of the results: how far a peer's may be from ours
     timer: Callable[[Context], Timer] = field(default=Context.timer)

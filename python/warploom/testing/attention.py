@@ -10,7 +10,7 @@ import torch
 from warploom import ops, reference
 from warploom.testing import plain
 from warploom.testing.cases import AttentionCase, AttentionInputs, DecodeCase, DecodeInputs
-from warploom.testing.compare import assert_matches
+from warploom.testing.compare import STATED_LSE, assert_matches
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -105,37 +105,35 @@ def _expected_forward(case: AttentionCase, x: AttentionInputs) -> tuple[Pair, Pa
     """By the oracle, and by plain torch in the case's precision."""
     return (
         _forward_by(_oracle(case), case, x, torch.float64),
-        _forward_by(plain.attention, case, x, dtype_of(case)),
+        _yardstick(lambda dtype: _forward_by(plain.attention, case, x, dtype), dtype_of(case)),
     )
 
 
+def _yardstick(compute: Callable[[Dtype], Pair], dtype: Dtype) -> Pair:
+    """o in the kernel's precision; lse in float32, in which every kernel keeps it."""
+    o, lse = compute(dtype)
+    return o, lse if dtype == torch.float32 else compute(torch.float32)[1]
+
+
 @lru_cache(maxsize=256)
-def _known_backward(
-    case: AttentionCase, with_lse: bool, device: str
-) -> tuple[torch.Tensor | None, Triple, Triple]:
+def _known_backward(case: AttentionCase, with_lse: bool, device: str) -> tuple[Triple, Triple]:
     x = case.make(device)
     grad_lse = grad_of_lse(case, x) if with_lse else None
     return (
-        grad_lse,
         _backward_by(_oracle(case), case, x, grad_lse, torch.float64),
         _backward_by(plain.attention, case, x, grad_lse, dtype_of(case)),
     )
 
 
-def _match(
-    names: tuple[str, ...],
-    result: tuple[torch.Tensor, ...],
-    expected: tuple[torch.Tensor, ...],
-    yardstick: tuple[torch.Tensor, ...],
-    dtype: torch.dtype,
-) -> None:
-    for name, a, b, c in zip(names, result, expected, yardstick, strict=True):
-        assert_matches(name, a, b, c, dtype)
+def _match_forward(result: Pair, expected: Pair, yardstick: Pair) -> None:
+    assert_matches("o", result[0], expected[0], yardstick[0])
+    stated = STATED_LSE.get(result[0].dtype, 0.0)
+    assert_matches("lse", result[1], expected[1], yardstick[1], stated)
 
 
 def grad_of_lse(case: AttentionCase, x: AttentionInputs) -> torch.Tensor:
     """A gradient that arrives through lse: as varied as grad_o is."""
-    return x.grad_o.float().sum(-1).transpose(-1, -2).contiguous() / max(1, case.value_dim)
+    return x.grad_o.float().sum(-1).transpose(-1, -2).contiguous() / max(1, case.value_dim) ** 0.5
 
 
 def match_forward(case: AttentionCase, result: Pair, inputs: AttentionInputs | None = None) -> None:
@@ -145,7 +143,7 @@ def match_forward(case: AttentionCase, result: Pair, inputs: AttentionInputs | N
         if inputs is None
         else _expected_forward(case, inputs)
     )
-    _match(("o", "lse"), result, expected, yardstick, dtype_of(case))
+    _match_forward(result, expected, yardstick)
 
 
 def check_forward(
@@ -165,6 +163,23 @@ def check_forward(
     return result
 
 
+def backward_inputs(
+    case: AttentionCase, with_lse: bool = False, device: str = "cpu"
+) -> tuple[AttentionInputs, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What a backward starts from: the case's inputs, the oracle's o and lse as a forward would
+    store them, and the gradient of lse, None unless asked for."""
+    x, (o, lse), _ = _known_forward(case, device)
+    grad_lse = grad_of_lse(case, x) if with_lse else None
+    return x, o.to(dtype_of(case)), lse.float(), grad_lse
+
+
+def match_backward(case: AttentionCase, result: Triple, with_lse: bool = False) -> None:
+    """Raises AssertionError unless dq, dk and dv are right for :func:`backward_inputs`."""
+    expected, yardstick = _known_backward(case, with_lse, str(result[0].device))
+    for name, *tensors in zip(("dq", "dk", "dv"), result, expected, yardstick, strict=True):
+        assert_matches(name, *tensors)
+
+
 def check_backward(
     case: AttentionCase,
     with_lse: bool = False,
@@ -172,10 +187,9 @@ def check_backward(
     device: str = "cpu",
 ) -> Triple:
     """Runs the backward op on the oracle's o and lse; raises AssertionError unless it is right."""
-    x, (o, lse), _ = _known_forward(case, device)
-    grad_lse, expected, yardstick = _known_backward(case, with_lse, device)
-    result = run_backward(case, x, o.to(dtype_of(case)), lse.float(), grad_lse, kernel)
-    _match(("dq", "dk", "dv"), result, expected, yardstick, dtype_of(case))
+    x, o, lse, grad_lse = backward_inputs(case, with_lse, device)
+    result = run_backward(case, x, o, lse, grad_lse, kernel)
+    match_backward(case, result, with_lse)
     return result
 
 
@@ -196,8 +210,8 @@ def _decode_by(attend: Attend, case: DecodeCase, x: DecodeInputs, dtype: Dtype) 
 def match_decode(case: DecodeCase, result: Pair, x: DecodeInputs) -> None:
     """Raises AssertionError unless o and lse are right for these inputs."""
     expected = _decode_by(reference.attention, case, x, torch.float64)
-    yardstick = _decode_by(plain.attention, case, x, dtype_of(case))
-    _match(("o", "lse"), result, expected, yardstick, dtype_of(case))
+    yardstick = _yardstick(lambda t: _decode_by(plain.attention, case, x, t), dtype_of(case))
+    _match_forward(result, expected, yardstick)
 
 
 def check_decode(
@@ -214,3 +228,30 @@ def check_decode(
     result = run_decode(case, x, kernel)
     match_decode(case, result, x)
     return result
+
+
+def merge_inputs(
+    shape: tuple[int, ...], dtype: Dtype, parts: int = 4, device: str = "cpu"
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Partial results o ``shape`` (``[b, s, h, dv]`` or ``[tokens, h, dv]``) and their lse.
+
+    The first row is absent from the second part, which holds NaN there; the last row of all parts.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lse_shape = (*shape[:-3], shape[-2], shape[-3])
+    o = [torch.randn(shape, generator=generator).to(dtype) for _ in range(parts)]
+    lse = [torch.randn(lse_shape, generator=generator) * 3 for _ in range(parts)]
+    if lse[0].numel():
+        for part in lse:
+            part.view(-1)[-1] = -torch.inf
+        lse[1].view(-1)[0] = -torch.inf
+        o[1].view(-1)[0] = torch.nan
+    return [t.to(device) for t in o], [t.to(device) for t in lse]
+
+
+def match_merge(result: Pair, o: list[torch.Tensor], lse: list[torch.Tensor]) -> None:
+    """Raises AssertionError unless the merged o and lse are right for these parts."""
+    expected = reference.merge_states([t.double() for t in o], [t.double() for t in lse])
+    yardstick = reference.merge_states(o, lse)
+    assert_matches("o", result[0], expected[0], yardstick[0])
+    assert_matches("lse", result[1], expected[1], yardstick[1])

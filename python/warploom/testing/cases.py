@@ -7,6 +7,8 @@ to make its inputs, the same ones every time.
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -37,13 +39,18 @@ class AttentionInputs:
         return self.q, self.k, self.v
 
 
-class _Heads:
-    """What cases say of heads and head dims; None for hk is h, and for dv it is d."""
+@dataclass(frozen=True, kw_only=True)
+class _Problem(ABC):
+    """What every problem has: heads, head dims, a precision and the formula's options."""
 
-    h: int
-    hk: int | None
-    d: int
-    dv: int | None
+    h: int = 1
+    hk: int | None = None  # None: h
+    d: int = 64
+    dv: int | None = None  # None: d
+    dtype: str = "float32"
+    mask: Mask = field(default_factory=full)
+    scale: float | None = None
+    softcap: float | None = None
 
     @property
     def kv_heads(self) -> int:
@@ -54,14 +61,33 @@ class _Heads:
         return self.d if self.dv is None else self.dv
 
     @property
-    def _heads_and_dims(self) -> str:
+    @abstractmethod
+    def sequences(self) -> list[tuple[int, int]]:
+        """(queries, keys) of every sequence of the batch."""
+
+    @cached_property
+    def pairs(self) -> int:
+        """Visible (query, key) pairs of one query head, over the batch."""
+        counts = {s: self.mask.pairs(*s) for s in set(self.sequences)}
+        return sum(counts[s] for s in self.sequences)
+
+    @property
+    def forward_flops(self) -> int:
+        return 2 * self.h * self.pairs * (self.d + self.value_dim)
+
+    def _text(self, first: str, last: Iterable[str] = ()) -> str:
         heads = f"h{self.h}" if self.kv_heads == self.h else f"h{self.h}/{self.kv_heads}"
         dims = f"d{self.d}" if self.value_dim == self.d else f"d{self.d}/{self.value_dim}"
-        return f"{heads} {dims}"
+        words = [first, heads, dims, str(self.mask), *last]
+        if self.scale is not None:
+            words.append(f"scale{self.scale:g}")
+        if self.softcap is not None:
+            words.append(f"softcap{self.softcap:g}")
+        return " ".join(words)
 
 
-@dataclass(frozen=True)
-class AttentionCase(_Heads):
+@dataclass(frozen=True, kw_only=True)
+class AttentionCase(_Problem):
     """Forward and backward attention, dense or, where ``lengths_q`` is given, ragged.
 
     Dense: q ``[b, sq, h, d]``, k ``[b, sk, hk, d]``, v ``[b, sk, hk, dv]``. Ragged: the same
@@ -71,14 +97,6 @@ class AttentionCase(_Heads):
     b: int = 1
     sq: int = 1
     sk: int | None = None  # None: sq
-    h: int = 1
-    hk: int | None = None  # None: h
-    d: int = 64
-    dv: int | None = None  # None: d
-    dtype: str = "float32"
-    mask: Mask = field(default_factory=full)
-    scale: float | None = None
-    softcap: float | None = None
     lengths_q: tuple[int, ...] | None = None
     lengths_k: tuple[int, ...] | None = None  # None: lengths_q
 
@@ -92,20 +110,9 @@ class AttentionCase(_Heads):
 
     @property
     def sequences(self) -> list[tuple[int, int]]:
-        """(queries, keys) of every sequence of the batch."""
         if self.lengths_q is None:
             return [(self.sq, self.keys)] * self.b
         return list(zip(self.lengths_q, self.lengths_k or self.lengths_q, strict=True))
-
-    @cached_property
-    def pairs(self) -> int:
-        """Visible (query, key) pairs of one head, over the batch."""
-        counts = {s: self.mask.pairs(*s) for s in set(self.sequences)}
-        return sum(counts[s] for s in self.sequences)
-
-    @property
-    def forward_flops(self) -> int:
-        return 2 * self.h * self.pairs * (self.d + self.value_dim)
 
     @property
     def backward_flops(self) -> int:
@@ -140,12 +147,7 @@ class AttentionCase(_Heads):
         else:
             keys = "" if self.keys == self.sq else f"x{self.keys}"
             shape = f"b{self.b} s{self.sq}{keys}"
-        words = [self.dtype, shape, self._heads_and_dims, str(self.mask)]
-        if self.scale is not None:
-            words.append(f"scale{self.scale:g}")
-        if self.softcap is not None:
-            words.append(f"softcap{self.softcap:g}")
-        return " ".join(words)
+        return self._text(f"{self.dtype} {shape}")
 
     def make(self, device: str = "cpu", seed: int = 0) -> AttentionInputs:
         """Standard normal inputs, the same for the same case and seed on every device."""
@@ -181,8 +183,8 @@ class DecodeInputs:
     page_table: torch.Tensor | None
 
 
-@dataclass(frozen=True)
-class DecodeCase(_Heads):
+@dataclass(frozen=True, kw_only=True)
+class DecodeCase(_Problem):
     """Decode of ``s`` new positions a sequence, from caches of the given ``lengths``.
 
     q ``[b, s, h, d]``; caches ``[b, capacity, hk, d]`` or, where ``page`` is given, pages
@@ -191,14 +193,7 @@ class DecodeCase(_Heads):
 
     lengths: tuple[int, ...] = (1,)
     s: int = 1
-    h: int = 1
-    hk: int | None = None  # None: h
-    d: int = 64
-    dv: int | None = None  # None: d
-    dtype: str = "float32"
     mask: Mask = field(default_factory=causal)
-    scale: float | None = None
-    softcap: float | None = None
     page: int | None = None
     capacity: int | None = None  # contiguous: None is the longest length
 
@@ -206,14 +201,9 @@ class DecodeCase(_Heads):
     def b(self) -> int:
         return len(self.lengths)
 
-    @cached_property
-    def pairs(self) -> int:
-        """Visible (query, key) pairs of one query head, over the batch."""
-        return sum(self.mask.pairs(self.s, length) for length in self.lengths)
-
     @property
-    def flops(self) -> int:
-        return 2 * self.h * self.pairs * (self.d + self.value_dim)
+    def sequences(self) -> list[tuple[int, int]]:
+        return [(self.s, length) for length in self.lengths]
 
     @cached_property
     def visible_keys(self) -> int:
@@ -236,15 +226,12 @@ class DecodeCase(_Heads):
     def __str__(self) -> str:
         alike = len(set(self.lengths)) == 1
         lengths = f"{self.lengths[0]}" if alike else "+".join(map(str, self.lengths))
-        words = ["decode", self.dtype, f"b{self.b} s{self.s} keys{lengths}"]
-        words += [self._heads_and_dims, str(self.mask)]
+        cache = []
         if self.page is not None:
-            words.append(f"page{self.page}")
+            cache.append(f"page{self.page}")
         if self.capacity is not None:
-            words.append(f"capacity{self.capacity}")
-        if self.softcap is not None:
-            words.append(f"softcap{self.softcap:g}")
-        return " ".join(words)
+            cache.append(f"capacity{self.capacity}")
+        return self._text(f"decode {self.dtype} b{self.b} s{self.s} keys{lengths}", cache)
 
     def make(self, device: str = "cpu", seed: int = 0) -> DecodeInputs:
         """Standard normal inputs, the same for the same case and seed on every device."""
