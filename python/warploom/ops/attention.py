@@ -151,7 +151,7 @@ class _Options(NamedTuple):
 
 
 _SCHEMA = (
-    "int left=-1, int right=-1, float? scale=None, float? softcap=None, str? kernel=None, "
+    "int left=-1, int right=-1, float? scale=None, float? softcap=None, str? kernel_name=None, "
     "bool? check=None, Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, "
     "SymInt? max_seqlen=None"
 )

@@ -201,7 +201,7 @@ def _autocast(dtype: torch.dtype, q: torch.Tensor, k_cache: torch.Tensor, *rest:
 ATTENTION_DECODE = define(
     "attention_decode(Tensor q, Tensor k_cache, Tensor v_cache, Tensor lengths, "
     "Tensor? page_table=None, int left=-1, int right=0, float? scale=None, float? softcap=None, "
-    "str? kernel=None, bool? check=None) -> (Tensor o, Tensor lse)",
+    "str? kernel_name=None, bool? check=None) -> (Tensor o, Tensor lse)",
     _decode,
     _decode_fake,
 )

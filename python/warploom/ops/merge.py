@@ -138,7 +138,7 @@ def _backward(
         shift = (part.float() - merged.float()).masked_fill(hidden, 0)
         grads_o.append((rows * grad_o32).to(part.dtype))
         grads_lse.append(w * (grad_lse + (grad_o32 * shift).sum(-1).transpose(-1, -2)))
-    return grads_o + grads_lse
+    return [grad.contiguous() for grad in grads_o + grads_lse]  # as the fake says
 
 
 def _backward_fake(
@@ -166,7 +166,7 @@ def _autocast(dtype: torch.dtype, o: list[torch.Tensor], *rest: Any) -> tuple[An
 
 
 MERGE_STATES = define(
-    "merge_states(Tensor[] o, Tensor[] lse, str? kernel=None) -> (Tensor o, Tensor lse)",
+    "merge_states(Tensor[] o, Tensor[] lse, str? kernel_name=None) -> (Tensor o, Tensor lse)",
     _merge,
     _merge_fake,
 )

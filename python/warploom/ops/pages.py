@@ -113,7 +113,7 @@ def _write_fake(
 
 PAGE_WRITE = define(
     "page_write(Tensor(a!) k_pages, Tensor(b!) v_pages, Tensor k, Tensor v, Tensor slots, "
-    "str? kernel=None, bool? check=None) -> ()",
+    "str? kernel_name=None, bool? check=None) -> ()",
     _write,
     _write_fake,
 )
