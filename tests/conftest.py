@@ -32,6 +32,8 @@ class Ratios:
         self.test = item.nodeid
 
     def watch(self, found: compare.Comparison) -> None:
+        if "test_compare.py" in self.test:  # results broken on purpose
+            return
         kernel = KERNEL.search(self.test)
         who = kernel.group(1) if kernel else "chosen by the library"
         key = (who, found.name, str(found.dtype).removeprefix("torch."))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import emulated
 from core_calls import Call
+from kernel_params import emulated
 
 import warploom as wl
 from warploom import _core

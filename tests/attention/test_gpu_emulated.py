@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 
 import gpu_checks
+import kernel_params
 import pytest
 import torch
-from attention_cases import EMPTY, EMULATED_DECODE, EMULATED_FORWARD, in_dtype
-from conftest import emulated
+from attention_cases import EMPTY, EMULATED_DECODE, EMULATED_FORWARD
 from gpu_checks import of_width
+from kernel_params import emulated
 
 import warploom as wl
 from warploom.mask import causal, full, window
@@ -30,20 +31,11 @@ SEEDS = (1, 2, 3)
 
 
 def names(op: str):
-    return [pytest.param(kernel, id=kernel.name) for kernel in emulated(op)]
-
-
-def fits(kernel, case) -> bool:
-    return max(case.d, case.dv or case.d) <= kernel.max_head_dim
+    return kernel_params.names(emulated(op))
 
 
 def each(op: str, cases):
-    return [
-        pytest.param(kernel.name, case, id=f"{kernel.name}-{case}")
-        for kernel in emulated(op)
-        for case in in_dtype(cases, kernel.dtype)
-        if fits(kernel, case)
-    ]
+    return kernel_params.each(emulated(op), cases)
 
 
 def test_every_op_has_kernels_for_both_lane_counts():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import kernel_params
 import pytest
 import torch
-from attention_cases import DECODE, EMPTY, FORWARD, in_dtype
-from conftest import runnable
+from attention_cases import DECODE, EMPTY, FORWARD
+from kernel_params import cpu_kernels
 
 import warploom as wl
 from warploom.mask import causal, window
@@ -22,22 +23,34 @@ from warploom.testing.attention import (
 from warploom.testing.cases import AttentionCase, DecodeCase
 
 
-def each(op: str, cases):
-    """(kernel, case) for every kernel of the op, in the kernel's precision."""
-    return [
-        pytest.param(kernel.name, case, id=f"{kernel.name}-{case}")
-        for kernel in runnable(op)
-        for case in in_dtype(cases, kernel.dtype)
-    ]
-
-
 def names(op: str):
-    return [pytest.param(kernel, id=kernel.name) for kernel in runnable(op)]
+    return kernel_params.names(cpu_kernels(op))
+
+
+def each(op: str, cases):
+    return kernel_params.each(cpu_kernels(op), cases)
 
 
 def test_every_cpu_op_has_kernels_to_test():
     for op in ("prefill", "backward", "decode", "merge", "page_write"):
-        assert {kernel.dtype for kernel in runnable(op)} == {"float32", "float16", "bfloat16"}
+        found = {(kernel.target, kernel.dtype) for kernel in cpu_kernels(op)}
+        targets = {target for target, _ in found}
+        assert found == {(t, d) for t in targets for d in ("float32", "float16", "bfloat16")}
+        assert any(kernel.available for kernel in cpu_kernels(op))
+
+
+def test_a_kernel_that_the_processor_lacks_a_feature_for_is_skipped_by_name():
+    kernel = cpu_kernels("decode")[0]
+    lacking = dataclasses.replace(
+        kernel, target="cpu_new", available=False, reason="this processor lacks avx512bf16"
+    )
+    missing = dataclasses.replace(
+        kernel, available=False, reason="this build of the library has no libwarploom_cpu_new.so"
+    )
+    (mark,) = kernel_params.names([lacking])[0].marks
+    assert mark.kwargs["reason"] == "cpu_new: this processor lacks avx512bf16"
+    assert not kernel_params.names([kernel])[0].marks
+    assert not kernel_params.names([missing])[0].marks
 
 
 @pytest.mark.parametrize(("kernel", "case"), each("prefill", FORWARD))

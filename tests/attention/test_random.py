@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import runnable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_params import cpu_kernels, names
 
 import warploom as wl
 from warploom import reference
@@ -76,14 +76,14 @@ def test_decode(data):
     )
 
 
-@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("merge")])
+@pytest.mark.parametrize("kernel", names(cpu_kernels("merge")))
 @pytest.mark.parametrize("shape", [(2, 7, 3, 40), (9, 2, 17), (1, 0, 2, 8), (1, 1, 1, 1)])
 def test_merge(kernel, shape):
     o, lse = merge_inputs(shape, getattr(torch, kernel.dtype))
     match_merge(wl.merge_states(o, lse, kernel=kernel.name), o, lse)
 
 
-@pytest.mark.parametrize("kernel", [pytest.param(k, id=k.name) for k in runnable("page_write")])
+@pytest.mark.parametrize("kernel", names(cpu_kernels("page_write")))
 def test_page_write(kernel):
     dtype = getattr(torch, kernel.dtype)
     k, v = torch.randn(70, 3, 20).to(dtype), torch.randn(70, 3, 9).to(dtype)

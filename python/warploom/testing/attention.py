@@ -133,7 +133,8 @@ def _match_forward(result: Pair, expected: Pair, yardstick: Pair) -> None:
 
 def grad_of_lse(case: AttentionCase, x: AttentionInputs) -> torch.Tensor:
     """A gradient that arrives through lse: as varied as grad_o is."""
-    return x.grad_o.float().sum(-1).transpose(-1, -2).contiguous() / max(1, case.value_dim) ** 0.5
+    spread: float = max(1, case.value_dim) ** 0.5
+    return x.grad_o.float().sum(-1).transpose(-1, -2).contiguous() / spread
 
 
 def match_forward(case: AttentionCase, result: Pair, inputs: AttentionInputs | None = None) -> None:
@@ -176,8 +177,8 @@ def backward_inputs(
 def match_backward(case: AttentionCase, result: Triple, with_lse: bool = False) -> None:
     """Raises AssertionError unless dq, dk and dv are right for :func:`backward_inputs`."""
     expected, yardstick = _known_backward(case, with_lse, str(result[0].device))
-    for name, *tensors in zip(("dq", "dk", "dv"), result, expected, yardstick, strict=True):
-        assert_matches(name, *tensors)
+    for name, a, b, c in zip(("dq", "dk", "dv"), result, expected, yardstick, strict=True):
+        assert_matches(name, a, b, c)
 
 
 def check_backward(
