@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,5 +101,7 @@ def run_processes(
 
 
 def die(how: str) -> None:
-    """Ends or stops this process as from outside."""
+    """Ends, stops or hangs this process, as from outside."""
+    if how == "hang":
+        threading.Event().wait()
     os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)

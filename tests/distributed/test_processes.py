@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from warploom.distributed import World
+import atexit
+import os
+from concurrent.futures import ThreadPoolExecutor
 
-from .plain_schedules import every
-from .processes import run_processes
+import pytest
+import torch
+
+from warploom.distributed import (
+    Layout,
+    RankLostError,
+    RanksDisagreeError,
+    RankStalledError,
+    World,
+)
+
+from .plain_schedules import Schedule, direct, every, ring
+from .processes import Outcome, die, run_processes
 from .test_exchange import check_results, take_part
 
 
@@ -19,3 +32,96 @@ def take_part_in_all(world: World) -> int:
 def test_chunks_arrive_and_sums_come_home() -> None:
     outcomes = run_processes(4, take_part_in_all)
     assert [(o.result, o.error, o.exit_code) for o in outcomes] == [(5, None, 0)] * 4
+
+
+def run_and_die(world: World, schedule: Schedule, victim: int, step: int, how: str) -> list[str]:
+    """Fails in the first exchange or the one after it, then at every use; says with what."""
+    said = []
+    for _ in range(3):
+        try:
+            layout = Layout.uniform(schedule.ranks * schedule.parts, torch.zeros(200_000))
+            first = world.rank * schedule.parts
+            own = {c: [torch.zeros(200_000)] for c in range(first, first + schedule.parts)}
+            with world.exchange(schedule, own, layout, reduce=layout) as run:
+                for at, chunks in run:
+                    if (world.rank, at) == (victim, step):
+                        die(how)
+                    for chunk in chunks:
+                        run.give(chunk, None)
+        except (RankLostError, RankStalledError) as error:
+            said.append(f"{type(error).__name__} {error.rank}: {error}")
+    return said
+
+
+SCENARIOS = [
+    (ring(3), 2, 0, "kill"),
+    (ring(4), 0, 1, "kill"),
+    (direct(4), 1, 2, "kill"),
+    (ring(4), 1, 0, "stop"),
+    (ring(4), 0, 2, "stop"),
+    (direct(3), 2, 1, "stop"),
+    (ring(4), 3, 1, "hang"),
+]
+
+
+def test_a_process_that_dies_or_stops_is_named_and_all_others_end_in_order() -> None:
+    """All at once: the processes mostly wait."""
+
+    def play(scenario: tuple[Schedule, int, int, str]) -> list[Outcome]:
+        schedule, victim, _, _ = scenario
+        return run_processes(
+            schedule.ranks, run_and_die, *scenario, timeout=4.0, limit=60, gone=(victim,)
+        )
+
+    with ThreadPoolExecutor(len(SCENARIOS)) as threads:
+        results = list(threads.map(play, SCENARIOS))
+    for (_, victim, _, how), outcomes in zip(SCENARIOS, results, strict=True):
+        named = f"{'RankLostError' if how == 'kill' else 'RankStalledError'} {victim}:"
+        for rank, outcome in enumerate(outcomes):
+            if rank != victim:
+                assert (outcome.error, outcome.exit_code) == (None, 0)
+                assert 2 <= len(outcome.result) <= 3, outcome.result
+                assert all(said.startswith(named) for said in outcome.result)
+                assert "an earlier exchange failed" in outcome.result[-1]
+
+
+def differ(world: World) -> str:
+    layout = Layout.uniform(3, torch.zeros(5 + (world.rank == 1)))
+    own = {world.rank: [torch.zeros(layout[0][0].shape)]}
+    try:
+        with world.exchange(ring(3), own, layout, contract={"scale": 2}):
+            return "the exchange began"
+    except RanksDisagreeError as error:
+        take_part(world, ring(3))
+        return str(error)
+
+
+def test_processes_that_differ_are_named_before_data_moves() -> None:
+    for outcome in run_processes(3, differ):
+        assert (outcome.error, outcome.exit_code) == (None, 0)
+        assert "disagree on layout" in outcome.result
+        assert "rank 1 has chunks 0-2: float32[6]" in outcome.result
+
+
+def end_unasked(world: World, how: str) -> str:
+    """Rank 1 goes between two exchanges. Who is first to miss it ends the others' first one too."""
+    if world.rank == 1:
+        take_part(world, ring(3))
+        if how == "exit":
+            atexit._run_exitfuncs()  # as an interpreter does at its end, a forked process does not
+            os._exit(0)
+        die("kill")
+    try:
+        take_part(world, ring(3))
+        take_part(world, ring(3))
+    except RankLostError as error:
+        return str(error)
+    return "nothing happened"
+
+
+@pytest.mark.parametrize(("how", "words"), [("exit", "closed its world"), ("kill", "is gone")])
+def test_a_process_that_ends_between_exchanges_is_named(how: str, words: str) -> None:
+    for rank, outcome in enumerate(run_processes(3, end_unasked, how, gone=(1,))):
+        if rank != 1:
+            assert (outcome.error, outcome.exit_code) == (None, 0)
+            assert f"rank 1 {words}" in outcome.result

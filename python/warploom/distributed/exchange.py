@@ -170,7 +170,8 @@ class Exchange:
         self._progress.step += 1
         for index, flight in self._flying.items():
             self._rounds.wait(index, flight.sends)
-        self._held.clear()
+        for chunk in self._consumed:
+            self.pool.give_back(chunk, self._held.pop(chunk))
         if self._reduction is not None:
             self.results = self._reduction.finish(self._own)
         self._state = "finished"

@@ -170,6 +170,8 @@ class SocketLink:
             self._wake()
             self._thread.join(1.0)
         for peer in self._peers.values():
+            while peer.open and peer.read():
+                pass  # unread messages would make the kernel take back the goodbye
             peer.connection.close()
         self._listener.close()
         self._selector.close()

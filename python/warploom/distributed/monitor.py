@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from warploom.distributed.failure import Failure, Kind, Missing
 
-LONGEST_PROBE = 0.5  # seconds before a deadline at which the other ranks are asked
+LONGEST_PROBE = 1.0  # seconds that the other ranks have to answer, before the deadline
 Message = dict[str, Any]
 
 
@@ -41,6 +41,7 @@ class Waiting:
     step: int = 0
     blame: Callable[[int], Missing | None] = lambda rank: None
     asked: int = 0  # number of the probe sent for this wait, 0 before
+    asked_at: float = 0.0
     posting: bool = False  # still on its way into the transport: it holds others up itself
     queued: bool = False  # runs behind earlier queued work; its deadline counts from its turn
     ready: Callable[[], bool] = lambda: True
@@ -55,8 +56,19 @@ class Waiting:
         return self.began + self.timeout
 
     @property
-    def asks(self) -> float:
-        return self.deadline - min(LONGEST_PROBE, self.timeout / 4)
+    def probe(self) -> float:
+        """Seconds that the others have to answer."""
+        return min(LONGEST_PROBE, self.timeout / 4)
+
+    @property
+    def acts(self) -> float:
+        """When there is something to do: ask, or judge by the answers.
+
+        A process that was stopped itself finds its deadline past; it still asks first.
+        """
+        if not self.asked:
+            return self.deadline - self.probe
+        return max(self.deadline, self.asked_at + self.probe)
 
 
 class Answer(NamedTuple):
@@ -132,8 +144,8 @@ class Monitor:
                 if until():
                     return
                 self.check()
-                wake = min((w.deadline if w.asked else w.asks for w in self._waits), default=None)
-                self.changed.wait(None if wake is None else max(wake - time.monotonic(), 0.0))
+                wake = min(wait.acts for wait in self._waits)
+                self.changed.wait(max(wake - time.monotonic(), 0.0))
             self.tick()
 
     def gather(
@@ -175,11 +187,13 @@ class Monitor:
                 if wait.queued and (queue_taken or not wait.ready()):
                     wait.began = now
                 queue_taken = queue_taken or wait.queued
-                if not wait.asked and now >= wait.asks:
+                if now < wait.acts:
+                    continue
+                if not wait.asked:
                     self._probes += 1
-                    wait.asked = self._probes
+                    wait.asked, wait.asked_at = self._probes, now
                     probes.append(self._probes)
-                if now >= wait.deadline and overdue is None:
+                elif overdue is None:
                     overdue = self._diagnose(wait)
         for probe in probes:
             for rank in self.peers:
