@@ -4,33 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from warploom.distributed.agreement import agree
 from warploom.distributed.layout import ChunkPool, Layout, Pool, Spec
-from warploom.distributed.reduction import Combine, Reduction, add, gates
-from warploom.distributed.rounds import Progress, Round, Rounds, Transfer
+from warploom.distributed.plan import Phase, Schedule
+from warploom.distributed.reduction import Combine, Reduction, add
+from warploom.distributed.rounds import Progress, Round, Rounds
 
 if TYPE_CHECKING:
     from warploom.distributed.world import World
-
-
-class Schedule(Protocol):
-    """What of a schedule the exchange reads; `warploom.collectives.Schedule` has it."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def ranks(self) -> int: ...
-    @property
-    def parts(self) -> int: ...
-    @property
-    def rounds(self) -> Sequence[Sequence[Transfer]]: ...
-    @property
-    def reduction(self) -> Sequence[Sequence[Transfer]]: ...
-    def fingerprint(self) -> bytes: ...
 
 
 class Arrival(NamedTuple):
@@ -71,10 +56,11 @@ class Exchange:
         self._timeout, self._reduce, self._combine = timeout, reduce, combine
         self._own = {chunk: list(tensors) for chunk, tensors in own.items()}
         self._check()
+        self._plan = world.plan(schedule)
+        self._reduction: Reduction | None = None
         self._device = next((t.device for ts in self._own.values() for t in ts), world.device)
         self._contract = {
-            "schedule": f"{schedule.kind} of {schedule.ranks} ranks and {schedule.parts} parts, "
-            f"fingerprint {schedule.fingerprint().hex()}",
+            "schedule": self._plan.text,
             "layout": layout.text,
             "results": reduce.text if reduce is not None else "none",
             **contract,
@@ -83,6 +69,7 @@ class Exchange:
         self.results_pool = ChunkPool(reduce, self._device) if reduce is not None else None
         self.results: dict[int, list[torch.Tensor]] = {}
         self._held: dict[int, list[torch.Tensor]] = dict(self._own)
+        self._present: Mapping[int, list[torch.Tensor]] = {}
         self._consumed: list[int] = []
         self._flying: dict[int, Round] = {}
         self._progress = Progress()
@@ -128,25 +115,14 @@ class Exchange:
             world.end(self)
             raise
 
-        def rounds(phase: str, transfers: Sequence[Sequence[Transfer]]) -> Rounds:
-            return Rounds(
-                world.monitor, world.transport, run, phase, transfers, self._timeout, self._progress
-            )
+        def rounds(phase: Phase) -> Rounds:
+            return Rounds(world.monitor, world.transport, run, phase, self._timeout, self._progress)
 
-        schedule = self._schedule
-        self._rounds = rounds("exchange", schedule.rounds)
-        self._reduction: Reduction | None = None
-        if self._reduce is not None:
-            assert self.results_pool is not None
+        self._rounds = rounds(self._plan.there)
+        if self.results_pool is not None:
             self._reduction = Reduction(
-                rounds("reduction", schedule.reduction),
-                gates(schedule.rounds, schedule.reduction, schedule.parts),
-                self.results_pool,
-                self._combine,
+                rounds(self._plan.back), self._plan, self.results_pool, self._combine
             )
-        self._last_sent = {
-            t.chunk: index for index in range(len(self._rounds)) for t in self._rounds.sends(index)
-        }
         return self
 
     def __iter__(self) -> Iterator[Arrival]:
@@ -154,18 +130,19 @@ class Exchange:
             raise RuntimeError("an exchange is iterated once, inside its context")
         self._state = "iterating"
         self._post(0)
+        self._present = self._own
         yield Arrival(0, dict(self._own))
-        self._after(0, self._own)
-        for index in range(len(self._rounds)):
+        self._after(0)
+        for index in range(len(self._plan.there.rounds)):
             flight = self._flying[index]
-            arrived = [t.chunk for t in self._rounds.receives(index)]
+            arrived = [t.chunk for t in self._plan.there.receives[index]]
             self._progress.step += 1
             self._rounds.wait(index, flight.receives)
             self._release(index)
             self._post(index + 1)
-            chunks = {chunk: self._held[chunk] for chunk in arrived}
-            yield Arrival(index + 1, chunks)
-            self._after(index + 1, chunks)
+            self._present = {chunk: self._held[chunk] for chunk in arrived}
+            yield Arrival(index + 1, dict(self._present))
+            self._after(index + 1)
             self._consumed += arrived
         self._progress.step += 1
         for index, flight in self._flying.items():
@@ -184,7 +161,7 @@ class Exchange:
         """
         if self._reduction is None or self._reduce is None:
             raise RuntimeError("give: this exchange was made without reduce")
-        if chunk not in self._held or self._reduction.given(chunk):
+        if chunk not in self._present or self._reduction.given(chunk):
             raise ValueError(f"chunk {chunk} is not of this arrival, or its result was given")
         if partial is not None:
             check_tensors(f"the result of chunk {chunk}", partial, self._reduce[chunk])
@@ -209,7 +186,7 @@ class Exchange:
             raise RuntimeError("an exchange was left before its last arrival")
 
     def _post(self, index: int) -> None:
-        if index < len(self._rounds):
+        if index < len(self._plan.there.rounds):
             self._flying[index] = self._rounds.post(
                 index, lambda t: self._held[t.chunk], lambda t: self._room(t.chunk)
             )
@@ -220,12 +197,12 @@ class Exchange:
         self._held[chunk] = tensors
         return tensors
 
-    def _after(self, step: int, chunks: Mapping[int, Sequence[torch.Tensor]]) -> None:
+    def _after(self, step: int) -> None:
         """What follows the computation on an arrival."""
         self._progress.step = 2 * step + 1
         if self._reduction is None:
             return
-        absent = [chunk for chunk in chunks if not self._reduction.given(chunk)]
+        absent = [chunk for chunk in self._present if not self._reduction.given(chunk)]
         if absent:
             raise RuntimeError(
                 f"give the results of chunks {absent}, or None, before the next step"
@@ -236,7 +213,7 @@ class Exchange:
         """Gives back the buffers that were computed on and whose last send was before `index`."""
         kept = []
         for chunk in self._consumed:
-            last = self._last_sent.get(chunk, -1)
+            last = self._plan.last_sent.get(chunk, -1)
             if last > index:
                 kept.append(chunk)
                 continue

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from warploom.distributed.layout import Pool
-from warploom.distributed.rounds import Round, Rounds, Transfer
+from warploom.distributed.plan import Plan
+from warploom.distributed.rounds import Round, Rounds
 
 Combine = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
@@ -18,30 +19,12 @@ def add(total: Sequence[torch.Tensor], partial: Sequence[torch.Tensor]) -> None:
         into.add_(part)
 
 
-def gates(
-    rounds: Sequence[Sequence[Transfer]], reduction: Sequence[Sequence[Transfer]], parts: int
-) -> list[int]:
-    """The step after whose computation each reduction round is posted, the same on every rank.
-
-    Reduction round t belongs to step t, beside round t. It is posted later where a source gets its
-    chunk later: step 0 has a rank's own chunks, step r + 1 those that arrived in round r.
-    """
-    arrived = {(t.target, t.chunk): r + 1 for r, transfers in enumerate(rounds) for t in transfers}
-    steps, latest = [], 0
-    for index, transfers in enumerate(reduction):
-        latest = max(latest, index - 1)
-        for t in transfers:
-            if t.chunk // parts != t.source:
-                latest = max(latest, arrived[t.source, t.chunk])
-        steps.append(latest)
-    return steps
-
-
 class Reduction:
     """One run's totals: a rank's own partial, then those received, as the schedule lists."""
 
-    def __init__(self, rounds: Rounds, steps: list[int], pool: Pool, combine: Combine) -> None:
-        self._rounds, self._steps, self._pool, self._combine = rounds, steps, pool, combine
+    def __init__(self, rounds: Rounds, plan: Plan, pool: Pool, combine: Combine) -> None:
+        self._rounds, self._pool, self._combine = rounds, pool, combine
+        self._steps, self._sends = plan.gates, plan.back.sends
         self._totals: dict[int, list[torch.Tensor]] = {}
         self._given: set[int] = set()
         self._early: dict[int, list[list[torch.Tensor]]] = {}  # received before the own partial
@@ -86,7 +69,7 @@ class Reduction:
                 self._early.setdefault(chunk, []).append(received)
         self._arriving = []
         self._rounds.wait(self._flying.index, self._flying.sends)
-        for transfer in self._rounds.sends(self._flying.index):
+        for transfer in self._sends[self._flying.index]:
             del self._totals[transfer.chunk]
         self._flying = None
 

@@ -5,28 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
 from warploom.distributed.failure import Failure, Missing
 from warploom.distributed.monitor import Monitor, Waiting
+from warploom.distributed.plan import Phase, Transfer
 from warploom.distributed.transport import Label, Message, Transport
 
 Tensors = Sequence[torch.Tensor]
 PHASES = ("exchange", "reduction")
 GRACE = 2.0  # seconds for the word of what failed, after the transport said that something did
-
-
-class Transfer(Protocol):
-    """One chunk's way over one link; a named tuple of a schedule."""
-
-    @property
-    def source(self) -> int: ...
-    @property
-    def target(self) -> int: ...
-    @property
-    def chunk(self) -> int: ...
 
 
 class Flight(NamedTuple):
@@ -61,23 +51,13 @@ class Rounds:
         monitor: Monitor,
         transport: Transport,
         run: int,
-        phase: str,
-        rounds: Sequence[Sequence[Transfer]],
+        phase: Phase,
         timeout: float,
         progress: Progress,
     ) -> None:
         self._monitor, self._transport = monitor, transport
         self._run, self._phase, self._timeout = run, phase, timeout
-        self._rounds, self._progress = rounds, progress
-
-    def __len__(self) -> int:
-        return len(self._rounds)
-
-    def sends(self, index: int) -> list[Transfer]:
-        return [t for t in self._rounds[index] if t.source == self._monitor.rank]
-
-    def receives(self, index: int) -> list[Transfer]:
-        return [t for t in self._rounds[index] if t.target == self._monitor.rank]
+        self._progress = progress
 
     def post(
         self,
@@ -86,9 +66,9 @@ class Rounds:
         incoming: Callable[[Transfer], Tensors],
     ) -> Round:
         """Posts a round: what goes out with a transfer, and where what comes in belongs."""
-        sends = self._messages(self.sends(index), outgoing, lambda t: t.target)
-        receives = self._messages(self.receives(index), incoming, lambda t: t.source)
-        label = Label(self._run, self._phase, index)
+        sends = self._messages(self._phase.sends[index], outgoing, lambda t: t.target)
+        receives = self._messages(self._phase.receives[index], incoming, lambda t: t.source)
+        label = Label(self._run, self._phase.name, index)
         expected = self._expected(index, [(t, m.peer) for t, m in sends + receives])
         step, blame = self._progress.step, self._blame(index)
         with self._monitor.waiting(self._run, expected, self._timeout, step, blame) as waiting:
@@ -140,10 +120,10 @@ class Rounds:
         ]
 
     def _tag(self, chunk: int, part: int) -> int:
-        return (self._run % 64) << 24 | PHASES.index(self._phase) << 23 | (chunk << 3 | part)
+        return (self._run % 64) << 24 | PHASES.index(self._phase.name) << 23 | (chunk << 3 | part)
 
     def _expected(self, index: int, pairs: Sequence[tuple[Transfer, int]]) -> list[Missing]:
-        what = "chunk" if self._phase == "exchange" else "gradient of chunk"
+        what = "chunk" if self._phase.name == "exchange" else "gradient of chunk"
         return [
             Missing(peer, index, t.chunk, f"{what} {t.chunk} of round {index} from rank "
                     f"{t.source} to rank {t.target}")
@@ -154,12 +134,8 @@ class Rounds:
         """For a rank that this one does not wait for itself: what it owed to those in between."""
 
         def find(rank: int) -> Missing | None:
-            wanted = {t.chunk for t in self.receives(index)}
-            for earlier in range(index, -1, -1):
-                for t in self._rounds[earlier]:
-                    if t.source == rank and t.chunk in wanted:
-                        return self._expected(earlier, [(t, rank)])[0]
-            return None
+            owed = self._phase.owed(rank, index)
+            return self._expected(owed[0], [(owed[1], rank)])[0] if owed else None
 
         return find
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 
-from warploom.distributed.exchange import Exchange, Schedule
+from warploom.distributed.exchange import Exchange
 from warploom.distributed.layout import Layout, Pool
 from warploom.distributed.monitor import Monitor
+from warploom.distributed.plan import Plan, Schedule
 from warploom.distributed.reduction import Combine, add
 from warploom.distributed.transport import Transport
 
@@ -37,6 +39,7 @@ class World:
         self.device, self.timeout = device, timeout
         self.run = 0  # exchanges begun; the number of the last one
         self._running: Exchange | None = None
+        self._plans: WeakKeyDictionary[Schedule, Plan] = WeakKeyDictionary()
         self._closed = False
 
     def exchange(
@@ -88,6 +91,12 @@ class World:
     def check(self) -> None:
         """Raises what an earlier exchange failed with, if one did."""
         self.monitor.check(later=True)
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """This rank's part of a schedule, kept as long as the schedule."""
+        if schedule not in self._plans:
+            self._plans[schedule] = Plan(schedule, self.rank)
+        return self._plans[schedule]
 
     def begin(self, exchange: Exchange) -> int:
         """Counts a run that starts. RuntimeError on a closed world or during another run."""
