@@ -25,7 +25,7 @@ pip := $(bin)/python -m pip --disable-pip-version-check -qq
 torch_given := $(if $(filter-out file,$(origin TORCH)),$(strip $(TORCH)))
 sources := $(shell find include csrc collectives tests -name '*.cc' -o -name '*.h' -o -name '*.cuh' -o -name '*.cu')
 
-.PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip clean
+.PHONY: demo test build runtime lint format perf test-gpu perf-gpu test-sanitized check-cuda check-hip check-aarch64 clean
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
 
@@ -133,6 +133,13 @@ check-cuda check-hip: check-%: $(VENV)/.tools
 	@$(path) cmake --preset $* -B build/$@ -DWARPLOOM_WERROR=ON -DWARPLOOM_PYTHON=OFF \
 	  -DWARPLOOM_EMULATOR=OFF
 	@$(path) cmake --build build/$@ --parallel $(JOBS) --target warploom_$*
+
+# The kernels for 64-bit Arm, compiled here and run by qemu on the cases of every other kernel.
+check-aarch64: build $(VENV)/.test
+	@$(path) cmake --preset aarch64 -DWARPLOOM_WERROR=$(WERROR)
+	@$(path) cmake --build --preset aarch64 --parallel $(JOBS)
+	WARPLOOM_TEST_BUILD=build/aarch64 $(bin)/python -m pytest tests/test_programs.py \
+	  tests/attention/test_aarch64.py $(PYTEST_FLAGS)
 
 lint: $(VENV)/.lint
 	@echo "clang-format: $(words $(sources)) files"

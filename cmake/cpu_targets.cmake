@@ -48,3 +48,10 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
 else()
   message(FATAL_ERROR "no CPU target for ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
+
+# Calls of the C interface over a pipe, for tests of a library that only an emulator runs.
+if(WARPLOOM_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
+  add_executable(attention_serve tests/attention/cpu/serve.cc)
+  target_link_libraries(attention_serve PRIVATE warploom warploom_options)
+  set_target_properties(attention_serve PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
+endif()
