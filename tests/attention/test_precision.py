@@ -24,7 +24,7 @@ def distance(actual: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def weighted(x, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """The formula in float64, but for weights rounded to ``dtype``, as a share of their exact sum."""
+    """The formula in float64 with weights rounded to ``dtype``, over their exact sum."""
     group = x.q.shape[2] // x.k_cache.shape[2]
     k, v = (t.double().repeat_interleave(group, 2) for t in (x.k_cache, x.v_cache))
     scores = torch.einsum("bshd,bkhd->bshk", x.q.double(), k) * scale
