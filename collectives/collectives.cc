@@ -1,12 +1,27 @@
 // The C entry points of topologies and schedules.
 #include <algorithm>
+#include <cstring>
 
+#include "collectives/cost.h"
 #include "collectives/generators.h"
 #include "collectives/hamilton_cycles.h"
 #include "collectives/handles.h"
 #include "collectives/verify.h"
 
 using namespace warploom::collectives;
+
+namespace {
+
+void check_same_ranks(const wl_topology* topology, const wl_schedule* schedule) {
+  check_given(topology, "topology");
+  check_given(schedule, "schedule");
+  if (topology->value.ranks() != schedule->value.ranks) {
+    invalid("the schedule is for ", schedule->value.ranks, " ranks: the topology has ",
+            topology->value.ranks());
+  }
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -88,6 +103,36 @@ wl_status wl_schedule_verify(const wl_topology* topology, const wl_schedule* sch
     check_given(topology, "topology");
     check_given(schedule, "schedule");
     verify(topology->value, schedule->value);
+  });
+}
+
+wl_status wl_schedule_cost(const wl_topology* topology, const wl_schedule* schedule,
+                           const wl_pass* pass, wl_cost* result) {
+  return guarded([&] {
+    check_same_ranks(topology, schedule);
+    check_size(pass);
+    check_size(result);
+    check_pass(schedule->value, *pass);
+    *result = cost(topology->value, schedule->value, *pass);
+  });
+}
+
+wl_status wl_schedule_loads(const wl_topology* topology, const wl_schedule* schedule,
+                            const wl_pass* pass, wl_load* result, int64_t capacity,
+                            int64_t* count) {
+  return guarded([&] {
+    check_same_ranks(topology, schedule);
+    check_size(pass);
+    check_given(count, "count");
+    check_pass(schedule->value, *pass);
+    const std::vector<Resource>& resources = topology->value.resources();
+    *count = int64_t(resources.size());
+    if (!result) return;
+    const std::vector<double> bytes = loads(topology->value, schedule->value, *pass);
+    for (int64_t i = 0; i < std::min(capacity, *count); ++i) {
+      result[i] = {{}, bytes[i], resources[i].bandwidth};
+      std::strncpy(result[i].name, resources[i].name().c_str(), sizeof result[i].name - 1);
+    }
   });
 }
 

@@ -5,19 +5,14 @@
 #include "collectives/generators.h"
 
 namespace warploom::collectives {
-namespace {
-
-constexpr int kParts = 4;
-
-}  // namespace
-
 Schedule hierarchical(const Topology& topology, int parts) {
   const int n = topology.ranks(), u = topology.nodes(), m = topology.ranks_per_node();
   if (u < 2) {
     invalid("kind is 'hierarchical': it needs nodes, and the topology (", topology.name(),
             ") has none: use 'direct'");
   }
-  Schedule s{"hierarchical", "", WL_MOVES_KV, n, parts ? parts : kParts, {}, {}};
+  // By default a rank takes in no more in a step than one rank's whole data: up to 2m - 1 chunks.
+  Schedule s{"hierarchical", "", WL_MOVES_KV, n, parts ? parts : 2 * m, {}, {}};
   const auto rank = [&](int node, int place) { return node * m + place; };
   for (int part = 0; part < s.parts; ++part) {
     for (int away = 1; away < u; ++away) {

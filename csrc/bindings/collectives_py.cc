@@ -117,6 +117,55 @@ py::tuple hamiltonian_cycles(int ranks) {
       note);
 }
 
+// `shares` empty: equal ones.
+wl_pass pass_of(double out, double relay, double home, double compute,
+                const std::vector<double>& shares, const Schedule& schedule) {
+  if (!shares.empty() && shares.size() != size_t(schedule.view().parts)) {
+    throw py::value_error("shares: must have an element for each part");
+  }
+  return {sizeof(wl_pass), out, relay, home, compute, shares.empty() ? nullptr : shares.data()};
+}
+
+py::dict schedule_cost(const Topology& topology, const Schedule& schedule, double out, double relay,
+                       double home, double compute, const std::vector<double>& shares) {
+  const wl_pass pass = pass_of(out, relay, home, compute, shares, schedule);
+  wl_cost cost{};
+  cost.struct_size = sizeof cost;
+  raise_on_error(released([&] {
+    return wl_schedule_cost(topology.handle.get(), schedule.handle.get(), &pass, &cost);
+  }));
+  py::dict result;
+  result["seconds"] = cost.seconds;
+  result["communication_seconds"] = cost.communication_seconds;
+  result["compute_seconds"] = cost.compute_seconds;
+  result["exposed_seconds"] = cost.exposed_seconds;
+  result["busiest_seconds"] = cost.busiest_seconds;
+  result["bound_seconds"] = cost.bound_seconds;
+  result["wire_seconds"] = cost.wire_seconds;
+  result["steps"] = cost.steps;
+  result["messages"] = cost.messages;
+  result["bound"] = cost.bound;
+  return result;
+}
+
+// (name, bytes, bytes per second) of each link, port, card or bus.
+std::vector<std::tuple<std::string, double, double>> schedule_loads(
+    const Topology& topology, const Schedule& schedule, double out, double relay, double home,
+    const std::vector<double>& shares) {
+  const wl_pass pass = pass_of(out, relay, home, 0, shares, schedule);
+  int64_t count = 0;
+  const auto call = [&](wl_load* loads, int64_t capacity) {
+    raise_on_error(wl_schedule_loads(topology.handle.get(), schedule.handle.get(), &pass, loads,
+                                     capacity, &count));
+  };
+  call(nullptr, 0);
+  std::vector<wl_load> loads(static_cast<size_t>(count));
+  call(loads.data(), count);
+  std::vector<std::tuple<std::string, double, double>> result;
+  for (const wl_load& load : loads) result.emplace_back(load.name, load.bytes, load.bandwidth);
+  return result;
+}
+
 py::tuple flat(int64_t rounds, const int64_t* ends, const wl_transfer* transfers) {
   const size_t count = rounds ? size_t(ends[rounds - 1]) : 0;
   return py::make_tuple(
@@ -150,6 +199,8 @@ void bind_collectives(py::module_& m) {
   m.def("schedule", &schedule, py::arg("topology"), py::arg("kind"), py::arg("parts"),
         py::arg("group"));
   m.def("schedule_from", &schedule_from);
+  m.def("schedule_cost", &schedule_cost);
+  m.def("schedule_loads", &schedule_loads);
   m.def("hamiltonian_cycles", &hamiltonian_cycles);
   m.def("schedule_verify", [](const Topology& topology, const Schedule& schedule) {
     raise_on_error(

@@ -118,6 +118,50 @@ WL_API wl_status wl_hamiltonian_cycles(int32_t ranks, int32_t* cycles, int64_t c
  * and the first step, rank and chunk at fault. */
 WL_API wl_status wl_schedule_verify(const wl_topology* topology, const wl_schedule* schedule);
 
+/* One pass over a schedule: what it moves and computes, of each rank. */
+typedef struct wl_pass {
+  uint32_t struct_size;
+  double out_bytes;   /* of all parts of an owner, sent to where its queries are answered */
+  double relay_bytes; /* the same where "heads" goes on to other groups, without q; else unused */
+  double home_bytes;  /* of partial results for all parts; 0: nothing comes home */
+  double compute_seconds; /* of a rank's whole computation */
+  const double* shares;   /* [parts] of the bytes, 1 together; with heads also of the computation;
+                             NULL: equal ones */
+} wl_pass;
+
+/* The model: a step takes as long as its transfers or its computation, whichever is longer; its
+ * transfers take the latency, plus the overhead for each message of the rank that has most, plus
+ * the bytes over bandwidth of the link, port, card or bus that takes longest. Steps follow each
+ * other. */
+typedef struct wl_cost {
+  uint32_t struct_size;
+  double seconds;
+  double communication_seconds; /* with nothing to compute */
+  double compute_seconds;       /* with nothing to wait for; more than the pass's own if uneven */
+  double exposed_seconds;       /* seconds - compute_seconds: what communication adds */
+  double
+      busiest_seconds;  /* bytes over bandwidth of the busiest link, port, card or bus, all steps */
+  double bound_seconds; /* by bandwidth alone, no schedule that moves the same can be faster */
+  double wire_seconds;  /* communication_seconds = latencies + overheads + wire_seconds */
+  int64_t steps;        /* with transfers */
+  int64_t messages;     /* of the rank that has most, summed over steps */
+  char bound[128];      /* what cannot be passed faster */
+} wl_cost;
+
+WL_API wl_status wl_schedule_cost(const wl_topology* topology, const wl_schedule* schedule,
+                                  const wl_pass* pass, wl_cost* cost);
+
+/* Bytes that a pass moves over one link, port, card or bus. */
+typedef struct wl_load {
+  char name[48];
+  double bytes, bandwidth;
+} wl_load;
+
+/* Writes at most `capacity` loads; *count gets how many there are. */
+WL_API wl_status wl_schedule_loads(const wl_topology* topology, const wl_schedule* schedule,
+                                   const wl_pass* pass, wl_load* loads, int64_t capacity,
+                                   int64_t* count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,7 @@
 """The compiled module: thin functions over the C interface, in the order of its structs' fields."""
 
+from typing import Any
+
 class DeviceError(RuntimeError): ...
 
 ATTENTION_FEATURES: dict[str, int]
@@ -75,5 +77,24 @@ def schedule_from(
     reduction_transfers: bytes,
     /,
 ) -> Schedule: ...
+def schedule_cost(
+    topology: Topology,
+    schedule: Schedule,
+    out_bytes: float,
+    relay_bytes: float,
+    home_bytes: float,
+    compute_seconds: float,
+    shares: list[float],
+    /,
+) -> dict[str, Any]: ...
+def schedule_loads(
+    topology: Topology,
+    schedule: Schedule,
+    out_bytes: float,
+    relay_bytes: float,
+    home_bytes: float,
+    shares: list[float],
+    /,
+) -> list[tuple[str, float, float]]: ...
 def hamiltonian_cycles(ranks: int, /) -> tuple[bytes, str]: ...
 def schedule_verify(topology: Topology, schedule: Schedule, /) -> None: ...

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "doctor": "what this machine can run, what is missing and how to get it",
     "perf": "measure ceilings, peers and warploom in one run",
+    "topology": "which schedule fits a workload on given links, by predicted time",
     "demo": "real models on warploom's kernels",
 }
 

@@ -6,13 +6,16 @@ import hashlib
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from warploom import _core
+from warploom.collectives.cost import Cost, Load, cost_of, loads_of
 from warploom.collectives.topology import Topology
+from warploom.collectives.workload import Pass
 
 KINDS = (
     "ring",
@@ -83,10 +86,8 @@ class Schedule:
         """A schedule of your own, from (source, target, chunk) triples; call ``verify`` on it."""
         if moves not in _MOVES:
             raise ValueError(f"moves is {moves!r}: must be one of {', '.join(_MOVES)}")
-        handle = _core.schedule_from(
-            kind, "", _MOVES.index(moves), topology.ranks, parts, *_flat(rounds), *_flat(reduction)
-        )
-        return cls(topology, handle)
+        flat = (*_flat(rounds), *_flat(reduction))
+        return _restored(topology, kind, "", _MOVES.index(moves), parts, *flat)
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -105,6 +106,25 @@ class Schedule:
         counts[1:] -= counts[:-1].copy()
         rounds = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         return np.column_stack([rounds, np.frombuffer(transfers, np.int32).reshape(-1, 3)])
+
+    @cached_property
+    def peak_shards(self) -> float:
+        """Most of others' data that a rank holds at a time, in units of what each rank owns.
+
+        A chunk is held from the round that brings it until it was computed with, a step later, and
+        sent on for the last time.
+        """
+        rounds, source, target, chunk = self.table().astype(np.int64).T
+        chunks = self.ranks * self.parts
+        first = np.full(self.ranks * chunks, -1)  # of [rank, chunk]; -1: never brought
+        first[target * chunks + chunk] = rounds
+        last = first + 1
+        np.maximum.at(last, source * chunks + chunk, rounds)
+        (brought,) = np.nonzero(first >= 0)
+        levels = np.zeros((self.ranks, int(last.max()) + 2), np.int64)
+        np.add.at(levels, (brought // chunks, first[brought]), 1)
+        np.add.at(levels, (brought // chunks, last[brought] + 1), -1)
+        return float(levels.cumsum(axis=1).max()) / self.parts
 
     def owner(self, chunk: int) -> int:
         """The rank whose data the chunk is."""
@@ -146,6 +166,53 @@ class Schedule:
             digest.update(len(ends).to_bytes(8, "little") + ends + transfers)
         return digest.digest()
 
+    def cost(
+        self,
+        bytes_per_rank: float,
+        *,
+        home_bytes_per_rank: float = 0.0,
+        flops: float = 0.0,
+        flops_per_s: float | None = None,
+        topology: Topology | None = None,
+    ) -> Cost:
+        """The predicted time of one pass, its parts, and what bounds it.
+
+        Args:
+            bytes_per_rank: what each owner gives; "kv": the bytes of its keys and values.
+            home_bytes_per_rank: of the partial results that come home, for one owner; 0: the
+                reduction does not run.
+            flops: floating-point operations of one rank, at ``flops_per_s``.
+            topology: on which it runs; default: the one it was made for.
+
+        Raises:
+            ValueError: a number is negative or not finite, or flops has no rate.
+        """
+        if flops and not flops_per_s:
+            raise ValueError(f"flops_per_s is {flops_per_s}: must be the rate of the {flops} flops")
+        seconds = flops / flops_per_s if flops_per_s else 0.0
+        what = Pass(bytes_per_rank, bytes_per_rank, home_bytes_per_rank, seconds)
+        return cost_of(self, what, topology or self.topology)
+
+    def loads(self, bytes_per_rank: float, *, home_bytes_per_rank: float = 0.0) -> dict[str, Load]:
+        """What one pass moves over each link, port, card or bus of the topology, by name."""
+        what = Pass(bytes_per_rank, bytes_per_rank, home_bytes_per_rank)
+        return loads_of(self, what, self.topology)
+
+    def plot(self, path: str | Path) -> None:
+        """Draws the first rounds and each link's load into a file, its format by the ending.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        from warploom.collectives import plot
+
+        plot.save(self, Path(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        flat = (*self._handle.rounds(), *self._handle.reduction())
+        moves = _MOVES.index(self.moves)
+        return _restored, (self.topology, self.kind, self.note, moves, self.parts, *flat)
+
     def __repr__(self) -> str:
         return (
             f"Schedule(kind={self.kind!r}, moves={self.moves!r}, ranks={self.ranks}, "
@@ -153,34 +220,10 @@ class Schedule:
         )
 
 
-def schedule(
-    topology: Topology, kind: str = "direct", *, parts: int | None = None, group: int | None = None
+def make(
+    topology: Topology, kind: str, *, parts: int | None = None, group: int | None = None
 ) -> Schedule:
-    """A schedule on a topology.
-
-    Args:
-        kind: one of ``KINDS``.
-
-            - "ring": each chunk goes round one cycle of all ranks; where links differ, one whose
-              slowest link is fast.
-            - "bidirectional": half of each owner's data each way round.
-            - "hamilton": one part round each of ranks - 1 arc-disjoint Hamiltonian cycles, so that
-              every link carries a chunk in every round (TASP, arXiv 2509.26541).
-            - "direct": in round t each owner sends its part t to all; nothing is forwarded. As many
-              bytes a link as "hamilton", and no rank waits for another's forwarding.
-            - "hierarchical": to the rank in the same place of every other node, and from there
-              inside the node; network cards and links carry no more than they must.
-            - "ulysses": heads are exchanged for sequence, and back.
-            - "hybrid": the same inside groups of ``group`` neighbours; keys and values go round the
-              groups. Forward only.
-            - "token_ring": queries go round, results straight home. Forward only.
-        parts: into how many chunks each owner's data is cut, for "ring" (default: 1), "direct"
-            (default: ranks - 1) and "hierarchical" (default: 4).
-        group: for "hybrid", ranks that exchange heads; divides the ranks.
-
-    Raises:
-        ValueError: an argument is wrong, or the topology lacks a link that the kind needs.
-    """
+    """``schedule`` of a kind that is not "auto"."""
     if parts is not None and parts < 1:
         raise ValueError(f"parts is {parts}: must be at least 1")
     if group is not None and kind != "hybrid":
@@ -204,6 +247,13 @@ def hamiltonian_cycles(ranks: int) -> tuple[tuple[int, ...], ...]:
     if note:
         warnings.warn(note, stacklevel=2)
     return tuple(map(tuple, np.frombuffer(table, np.int32).reshape(-1, ranks).tolist()))
+
+
+def _restored(
+    topology: Topology, kind: str, note: str, moves: int, parts: int, *flat: bytes
+) -> Schedule:
+    handle = _core.schedule_from(kind, note, moves, topology.ranks, parts, *flat)
+    return Schedule(topology, handle)
 
 
 def _flat(rounds: Iterable[Iterable[tuple[int, int, int]]]) -> tuple[bytes, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from warploom import _core
@@ -29,41 +29,67 @@ class Topology:
     gbytes_per_s: float
     latency_us: float
     overhead_us: float
-    node_count: int
-    nics: int
-    switched: bool
-    inter_gbytes_per_s: float
-    inter_latency_us: float
-    matrix: tuple[float, ...]
-    _handle: Any = field(repr=False, compare=False)
+    node_count: int = 1
+    nics: int = 0
+    switched: bool = False
+    inter_gbytes_per_s: float = 0.0
+    inter_latency_us: float = 0.0
+    matrix: tuple[float, ...] = ()
+    _handle: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        handle = _core.topology(
+            shape=self.shape,
+            ranks=self.ranks,
+            bandwidth=self.gbytes_per_s * _GIGA,
+            latency=self.latency_us * _MICRO,
+            overhead=self.overhead_us * _MICRO,
+            nodes=self.node_count,
+            nics=self.nics,
+            switched=self.switched,
+            inter_bandwidth=self.inter_gbytes_per_s * _GIGA,
+            inter_latency=self.inter_latency_us * _MICRO,
+            matrix=[value * _GIGA for value in self.matrix],
+        )
+        object.__setattr__(self, "_handle", handle)
+
+    @property
+    def name(self) -> str:
+        """Its shape and size in words."""
+        if self.shape == "nodes":
+            return f"{self.node_count} nodes of {self.ranks // self.node_count}"
+        return f"{self.shape} of {self.ranks}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Topology, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @classmethod
     def full_mesh(
         cls, ranks: int, gbytes_per_s: float, latency_us: float = 0.0, overhead_us: float = 0.0
     ) -> Topology:
         """One link of ``gbytes_per_s`` from each rank to each other."""
-        return cls._make("full_mesh", ranks, gbytes_per_s, latency_us, overhead_us)
+        return cls("full_mesh", ranks, gbytes_per_s, latency_us, overhead_us)
 
     @classmethod
     def ring(
         cls, ranks: int, gbytes_per_s: float, latency_us: float = 0.0, overhead_us: float = 0.0
     ) -> Topology:
         """One link of ``gbytes_per_s`` from each rank to the next, and one to the previous."""
-        return cls._make("ring", ranks, gbytes_per_s, latency_us, overhead_us)
+        return cls("ring", ranks, gbytes_per_s, latency_us, overhead_us)
 
     @classmethod
     def switch(
         cls, ranks: int, gbytes_per_s: float, latency_us: float = 0.0, overhead_us: float = 0.0
     ) -> Topology:
         """Each rank has a port of ``gbytes_per_s`` out and as much in, shared by its transfers."""
-        return cls._make("switch", ranks, gbytes_per_s, latency_us, overhead_us)
+        return cls("switch", ranks, gbytes_per_s, latency_us, overhead_us)
 
     @classmethod
     def bus(
         cls, ranks: int, gbytes_per_s: float, latency_us: float = 0.0, overhead_us: float = 0.0
     ) -> Topology:
         """All transfers share ``gbytes_per_s``, as processes of one machine share its memory."""
-        return cls._make("bus", ranks, gbytes_per_s, latency_us, overhead_us)
+        return cls("bus", ranks, gbytes_per_s, latency_us, overhead_us)
 
     @classmethod
     def nodes(
@@ -90,7 +116,7 @@ class Topology:
         """
         if ranks_per_node < 1:
             raise ValueError(f"ranks_per_node is {ranks_per_node}: must be at least 1")
-        return cls._make(
+        return cls(
             "nodes",
             nodes * ranks_per_node,
             intra_gbytes_per_s,
@@ -124,47 +150,4 @@ class Topology:
                     "must be square"
                 )
         values = tuple(value for row in rows for value in row)
-        return cls._make("matrix", len(rows), 0.0, latency_us, overhead_us, matrix=values)
-
-    @classmethod
-    def _make(
-        cls,
-        shape: str,
-        ranks: int,
-        gbytes_per_s: float,
-        latency_us: float,
-        overhead_us: float,
-        nodes: int = 1,
-        nics: int = 0,
-        switched: bool = False,
-        inter_gbytes_per_s: float = 0.0,
-        inter_latency_us: float = 0.0,
-        matrix: tuple[float, ...] = (),
-    ) -> Topology:
-        handle = _core.topology(
-            shape=shape,
-            ranks=ranks,
-            bandwidth=gbytes_per_s * _GIGA,
-            latency=latency_us * _MICRO,
-            overhead=overhead_us * _MICRO,
-            nodes=nodes,
-            nics=nics,
-            switched=switched,
-            inter_bandwidth=inter_gbytes_per_s * _GIGA,
-            inter_latency=inter_latency_us * _MICRO,
-            matrix=[value * _GIGA for value in matrix],
-        )
-        return cls(
-            shape,
-            ranks,
-            gbytes_per_s,
-            latency_us,
-            overhead_us,
-            nodes,
-            nics,
-            switched,
-            inter_gbytes_per_s,
-            inter_latency_us,
-            matrix,
-            handle,
-        )
+        return cls("matrix", len(rows), 0.0, latency_us, overhead_us, matrix=values)
