@@ -1,0 +1,127 @@
+"""``ring_attention``: exact attention of a sequence that is cut over ranks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from warploom.collectives import Schedule
+from warploom.mask import Mask
+from warploom.methods.tasp import ring
+from warploom.methods.tasp.local import Formula, Pair
+from warploom.methods.tasp.ring import Job
+from warploom.methods.tasp.schedules import choose
+from warploom.methods.tasp.sharding import Sharding
+from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
+
+
+@torch.compiler.disable
+def ring_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    sharding: Sharding,
+    mask: Mask | None = None,
+    schedule: str | Schedule = "auto",
+    scale: float | None = None,
+    softcap: float | None = None,
+    timeout: float = 30.0,
+    return_lse: bool = False,
+) -> Any:
+    """``warploom.attention`` of a sequence whose rows lie on several ranks; all take part.
+
+    Each rank gives its rows and gets the output of its rows, attended to the keys of all. Partial
+    results are summed in float32 in an order that the schedule fixes, and so are gradients at the
+    rank that owns the rows: results are bitwise the same from call to call, whatever arrives
+    first. Differentiable once in q, k and v, through o and lse, with schedules that move keys and
+    values or heads; then every rank must run the backward too.
+
+    Args:
+        q: ``[b, rows, h, d]``, float32, float16 or bfloat16: this rank's rows of the sequence, as
+            ``sharding.shard`` gives them.
+        k: ``[b, rows, hk, d]``; hk divides h. v: ``[b, rows, hk, dv]``.
+        sharding: who holds which rows; its documents apply.
+        mask: from ``wl.mask``, on positions of the whole sequence (of each document by itself);
+            None is ``full()``.
+        schedule: ``"auto"``, a kind (made for ``sharding.topology``) or a schedule.
+        scale: factor of the logits; None is ``d ** -0.5``.
+        softcap: c > 0 turns a logit x into ``c * tanh(x / c)``; None does not.
+        timeout: seconds that one wait for other ranks may last.
+        return_lse: return lse too.
+
+    Returns:
+        o ``[b, rows, h, dv]`` in q's dtype; with ``return_lse``, also lse ``[b, h, rows]`` in
+        float32.
+
+    Raises:
+        ValueError: an argument is wrong, or ranks gave different ones; nothing has moved then.
+        NotImplementedError: the schedule has no backward, and an input requires grad.
+        TimeoutError, ConnectionError: a rank stalled or is gone; which, and at which transfer.
+    """
+    q, k, v = (_autocast(t) for t in (q, k, v))
+    _check(q, k, v, sharding, scale, softcap)
+    job = Job(
+        sharding.world,
+        sharding.partition,
+        choose(sharding, schedule, q, k, v),
+        Mask(*band(mask)),
+        Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap),
+        timeout,
+    )
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    result: Pair = _RingAttention.apply(job, record, q, k, v)  # type: ignore[no-untyped-call]
+    return result if return_lse else result[0]
+
+
+class _RingAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, job: Job, record: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> Pair:
+        o, lse = ring.forward(job, q, k, v, record)
+        ctx.job = job
+        ctx.set_materialize_grads(False)  # no gradient of lse: a cheaper kernel
+        ctx.save_for_backward(q, k, v, o, lse)
+        return o, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_o: torch.Tensor | None, grad_lse: torch.Tensor | None) -> Any:
+        q, k, v, o, lse = ctx.saved_tensors
+        grad_o = torch.zeros_like(o) if grad_o is None else grad_o
+        return None, None, *ring.backward(ctx.job, grad_o, grad_lse, q, k, v, o, lse)
+
+
+def _autocast(t: torch.Tensor) -> torch.Tensor:
+    """As torch casts the inputs of its own attention."""
+    kind = t.device.type
+    return t.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else t
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    sharding: Sharding,
+    scale: float | None,
+    softcap: float | None,
+) -> None:
+    """All that can be seen here alone, before other ranks are kept waiting."""
+    dense_sizes(q, k, v)
+    dtype_code(q, k, v)
+    same_device(q, k=k, v=v)
+    for name, t in (("q", q), ("k", k), ("v", v)):
+        strides(name, t)
+        if t.shape[1] != sharding.rows:
+            raise ValueError(
+                f"{name} has {t.shape[1]} rows: must have the {sharding.rows} of {sharding}, "
+                "as its shard() gives them"
+            )
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}: must be finite")
+    if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
+        raise ValueError(f"softcap is {softcap}: must be a positive number, or None for none")
