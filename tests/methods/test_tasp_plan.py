@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 
 import pytest
@@ -84,7 +85,9 @@ def test_rectangles_cover_what_is_visible_once(data):
     found = Counter()
     for rectangle in rectangles(queries, keys, offsets, mask):
         found.update(pairs_of(Call(rectangle), range(*queries), range(*keys)))
-    wanted = {(i, j) for i, j in visible(offsets, mask) if i in range(*queries) and j in range(*keys)}
+    wanted = {
+        (i, j) for i, j in visible(offsets, mask) if i in range(*queries) and j in range(*keys)
+    }
     assert found == Counter(wanted)
 
 
@@ -155,6 +158,5 @@ def test_own_keys_take_one_call_where_order_is_all_that_counts(mask):
     ],
 )
 def test_a_wrong_layout_is_refused(arguments, words):
-    with pytest.raises(ValueError, match=".*") as refused:
+    with pytest.raises(ValueError, match=re.escape(words)):
         Partition(*arguments)
-    assert words in str(refused.value)

@@ -18,7 +18,6 @@ from warploom.methods.tasp.sharding import Sharding
 from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
 
 
-@torch.compiler.disable
 def ring_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -67,7 +66,7 @@ def ring_attention(
     job = Job(
         sharding.world,
         sharding.partition,
-        choose(sharding, schedule, q, k, v),
+        choose(sharding, schedule),
         Mask(*band(mask)),
         Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap),
         timeout,

@@ -7,6 +7,7 @@ the calls, and rounded once at the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -145,5 +146,5 @@ def _attend_backward(
 
 def _offsets(documents: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, int]:
     """As the ops take them, and the longest document."""
-    longest = max(b - a for a, b in zip(documents, documents[1:], strict=False))
+    longest = max(stop - start for start, stop in pairwise(documents))
     return torch.tensor(documents, dtype=torch.int32, device=device), longest

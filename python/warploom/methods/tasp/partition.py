@@ -107,9 +107,7 @@ class Partition:
 def _offsets(cu_seqlens: Sequence[int] | Any, length: int) -> tuple[int, ...]:
     values = cu_seqlens.tolist() if hasattr(cu_seqlens, "tolist") else list(cu_seqlens)
     if len(values) < 2 or values[0] != 0 or values[-1] != length:
-        raise ValueError(
-            f"cu_seqlens is {_shown(values)}: must go from 0 to the length, {length}"
-        )
+        raise ValueError(f"cu_seqlens is {_shown(values)}: must go from 0 to the length, {length}")
     for n, (start, stop) in enumerate(pairwise(values)):
         if stop < start:
             raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from warploom.distributed.exchange import Schedule
+from warploom.collectives import Schedule
 from warploom.mask import NO_LIMIT, Mask
 from warploom.methods.tasp.partition import Partition
 from warploom.methods.tasp.visibility import Rectangle, Span, rectangles

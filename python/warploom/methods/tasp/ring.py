@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import torch
 
+from warploom.collectives import Schedule
 from warploom.distributed import Layout, Spec, World
-from warploom.distributed.exchange import Schedule
 from warploom.mask import Mask
 from warploom.methods.tasp.local import Backward, Formula, Forward, Pair, Triple
 from warploom.methods.tasp.partition import Partition

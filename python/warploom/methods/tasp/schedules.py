@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from warploom import collectives
 from warploom.collectives import Schedule, Topology
+
+if TYPE_CHECKING:
+    from warploom.methods.tasp.sharding import Sharding
 
 
 @lru_cache(maxsize=64)
@@ -25,8 +29,9 @@ def _made(topology: Topology, kind: str) -> Schedule:
     return collectives.schedule(topology, kind)
 
 
-def choose(sharding, schedule, q, k, v):
-    if sharding.world.size == 1:
+def choose(sharding: Sharding, schedule: str | Schedule) -> Schedule | None:
+    """The schedule of a call; None where there is no other rank."""
+    if sharding.topology is None:
         return None
     if isinstance(schedule, str):
         return _made(sharding.topology, "direct" if schedule == "auto" else schedule)

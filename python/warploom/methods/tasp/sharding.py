@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from warploom.collectives import Topology
 from warploom.distributed import Layout as ChunkLayout
-from warploom.distributed import Spec, World
+from warploom.distributed import Spec, TorchWorld, World
 from warploom.methods.tasp.partition import Layout, Partition
 from warploom.methods.tasp.schedules import everybody, full_mesh
 
@@ -22,7 +23,8 @@ class Sharding:
     Args:
         length: positions of the whole sequence, the same on every rank; any number.
         group: a ``torch.distributed`` process group (None: the default one), or a
-            ``warploom.distributed`` world.
+            ``warploom.distributed`` world. The first sharding over a process group makes a world
+            for it, in which all its ranks take part.
         layout: ``"zigzag"`` gives each rank one span from the front and one from the back, which
             balances causal masks; ``"contiguous"`` one span.
         cu_seqlens: ``[documents + 1]`` offsets of documents packed end to end, from 0 to
@@ -42,7 +44,7 @@ class Sharding:
         cu_seqlens: Sequence[int] | torch.Tensor | None = None,
         topology: Topology | None = None,
     ) -> None:
-        self.world: World = group if isinstance(group, World) else World.of(group)
+        self.world: World = group if isinstance(group, World) else _world_of(group)
         ranks = self.world.size
         self.partition = Partition(length, ranks, layout, cu_seqlens)
         if topology is not None and topology.ranks != ranks:
@@ -115,6 +117,19 @@ class Sharding:
             f"Sharding(length={self.length}, rank {self.world.rank} of {self.world.size}, "
             f"layout={self.partition.layout!r})"
         )
+
+
+_worlds: dict[dist.ProcessGroup, TorchWorld] = {}
+
+
+def _world_of(group: dist.ProcessGroup | None) -> TorchWorld:
+    """One world for each group: joining one takes all ranks."""
+    group = dist.group.WORLD if group is None else group
+    if group is None:
+        raise ValueError("group is None and there is no default process group")
+    if group not in _worlds:
+        _worlds[group] = TorchWorld(group)
+    return _worlds[group]
 
 
 class _Unshard(torch.autograd.Function):
