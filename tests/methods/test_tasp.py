@@ -16,12 +16,22 @@ from warploom.testing.cases import AttentionCase
 
 from .ranks import check, run, same_bits
 
-KINDS = ("ring", "bidirectional", "direct")
+KINDS = ("ring", "bidirectional", "hamilton", "direct", "hierarchical", "ulysses")
 DENSE = {"b": 2, "sq": 37, "h": 4, "hk": 2, "d": 16, "dv": 8}
 RAGGED = {"lengths_q": (11, 1, 0, 25), "h": 4, "hk": 2, "d": 16, "dv": 8}
 MASKS = (mask.full(), mask.causal(), mask.window(5, 0), mask.window(3, 6))
-CASES = [AttentionCase(**shape, mask=m) for m in MASKS for shape in (DENSE, RAGGED)]
 CAUSAL = AttentionCase(**DENSE, mask=mask.causal())
+
+
+def schedule_of(kind, ranks, group=2):
+    """The kind's name, or the schedule where it takes more than a name or a plain mesh."""
+    if kind == "hierarchical" and ranks > 1:
+        nodes = 2 if ranks % 2 == 0 else ranks
+        return collectives.schedule(collectives.Topology.nodes(nodes, ranks // nodes, 50, 5), kind)
+    if kind == "hybrid":
+        mesh = collectives.Topology.full_mesh(ranks, 50)
+        return collectives.schedule(mesh, kind, group=group)
+    return kind
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +42,37 @@ def _one_thread_a_rank():
     torch.set_num_threads(threads)
 
 
+def cases(turn):
+    """One of each mask, dense and ragged by turns."""
+    shapes = (DENSE, RAGGED)
+    return [AttentionCase(**shapes[(n + turn) % 2], mask=m) for n, m in enumerate(MASKS)]
+
+
 @pytest.mark.parametrize("layout", ["zigzag", "contiguous"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ranks", range(1, 9))
 def test_results_and_gradients(ranks, kind, layout):
-    for case in CASES:
-        check(case, run(case, ranks, kind, layout))
+    for case in cases(ranks + (layout == "zigzag")):
+        check(case, run(case, ranks, schedule_of(kind, ranks), layout))
+
+
+@pytest.mark.parametrize("kind", ["token_ring", "hybrid"])
+@pytest.mark.parametrize("ranks", [2, 3, 4, 6, 8])
+def test_results_of_schedules_without_a_backward(ranks, kind):
+    if kind == "hybrid" and ranks < 4:
+        return
+    for layout in ("zigzag", "contiguous"):
+        for case in cases(ranks // 2 + (layout == "zigzag")):
+            check(case, run(case, ranks, schedule_of(kind, ranks), layout, backward=False))
+
+
+@pytest.mark.parametrize(("h", "hk"), [(6, 2), (3, 3), (7, 1), (8, 2)])
+def test_heads_that_ranks_do_not_divide(h, hk):
+    """Ranks without heads, ranks that share one of the keys', ranks with parts of two groups."""
+    case = AttentionCase(b=2, sq=13, h=h, hk=hk, d=8, mask=mask.causal())
+    for ranks in (3, 5):
+        check(case, run(case, ranks, "ulysses"))
+    check(case, run(case, 6, schedule_of("hybrid", 6, group=3), backward=False))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -77,10 +112,10 @@ def test_a_nan_stays_in_its_document():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_bits_whatever_arrives_first(kind):
-    case = replace(CAUSAL, dtype="bfloat16")
+    case, kind = replace(CAUSAL, dtype="bfloat16"), schedule_of(kind, 4)
     first = run(case, 4, kind)
     for seed in range(3):
-        assert same_bits(run(case, 4, kind, delay=0.01, seed=seed), first)
+        assert same_bits(run(case, 4, kind, delay=0.005, seed=seed), first)
 
 
 # Negative controls: the checks above see each of these mistakes.
@@ -283,6 +318,16 @@ def test_a_topology_of_other_ranks_is_refused():
     assert all("topology has 5 ranks: must have the group's 2" in str(o) for o in outcomes)
 
 
+@pytest.mark.parametrize("kind", ["token_ring", "hybrid"])
+def test_a_backward_that_is_not_there_is_refused(kind):
+    def change(world, arguments):
+        arguments["schedule"] = schedule_of(kind, 4)
+        arguments["q"].requires_grad_()
+
+    message = refusal(4, change, NotImplementedError)
+    assert f"schedule '{kind}' has no backward" in message
+
+
 def test_a_second_derivative_is_refused():
     def rank(world):
         part = tasp.Sharding(4, world)
@@ -311,7 +356,7 @@ def test_autocast_lowers_the_inputs():
     assert run_ranks(2, rank) == [torch.bfloat16] * 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ring", "bidirectional", "hamilton", "direct"])
 def test_arrivals_of_two_rounds_are_held_at_most(kind, monkeypatch):
     held = []
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 
 from warploom.distributed.monitor import Monitor
 
@@ -49,6 +50,8 @@ def shortened(value: str) -> str:
 def agree(monitor: Monitor, run: int, contract: Mapping[str, object], timeout: float) -> None:
     """Compares the contract with all ranks'. Digests travel; the values only where they differ.
 
+    Where several keys differ the first in the contract's order is named: put causes before effects.
+
     Raises:
       RanksDisagreeError: on every rank, naming the first key that differs, and on which ranks.
       RankStalledError, RankLostError: a rank did not come to this exchange.
@@ -61,7 +64,7 @@ def agree(monitor: Monitor, run: int, contract: Mapping[str, object], timeout: f
         return
     texts = monitor.gather(run, "contract", own, timeout, what)
     contracts = {rank: json.loads(text) for rank, text in sorted(texts.items())}
-    for key in sorted({key for contract in contracts.values() for key in contract}):
+    for key in dict.fromkeys(chain(contract, *contracts.values())):
         values = {rank: c.get(key, "nothing") for rank, c in contracts.items()}
         if len(set(values.values())) > 1:
             raise RanksDisagreeError(run, key, values)

@@ -61,9 +61,9 @@ class Exchange:
         self._device = next((t.device for ts in self._own.values() for t in ts), world.device)
         self._contract = {
             "schedule": self._plan.text,
+            **contract,
             "layout": layout.text,
             "results": reduce.text if reduce is not None else "none",
-            **contract,
         }
         self.pool: Pool = ChunkPool(layout, self._device) if pool is None else pool
         self.results_pool = ChunkPool(reduce, self._device) if reduce is not None else None

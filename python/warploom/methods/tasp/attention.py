@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch.autograd.function import once_differentiable
 
 from warploom.collectives import Schedule
 from warploom.mask import Mask
-from warploom.methods.tasp import ring
+from warploom.methods.tasp import ring, token_ring
+from warploom.methods.tasp.groups import Grouped, head_slices, known_stages
+from warploom.methods.tasp.heads import HeadExchange, ToHeads, ToRows
 from warploom.methods.tasp.local import Formula, Pair
 from warploom.methods.tasp.ring import Job
-from warploom.methods.tasp.schedules import choose
+from warploom.methods.tasp.schedules import known_schedule
 from warploom.methods.tasp.sharding import Sharding
 from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
 
@@ -63,17 +66,76 @@ def ring_attention(
     """
     q, k, v = (_autocast(t) for t in (q, k, v))
     _check(q, k, v, sharding, scale, softcap)
+    chosen = _choose(sharding, schedule)
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if chosen is not None and record and not _differentiable(chosen):
+        raise NotImplementedError(
+            f"schedule {chosen.kind!r} has no backward: use one that moves keys and values or all "
+            "heads, or call it under torch.no_grad()"
+        )
     job = Job(
         sharding.world,
         sharding.partition,
-        choose(sharding, schedule),
+        chosen,
         Mask(*band(mask)),
         Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap),
         timeout,
+        q.shape[2],
+        (k.shape[2],) * sharding.world.size,
     )
-    record = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
-    result: Pair = _RingAttention.apply(job, record, q, k, v)  # type: ignore[no-untyped-call]
+    run = _RUNS["kv" if chosen is None else chosen.moves]
+    result: Pair = run(job, record, q, k, v)
     return result if return_lse else result[0]
+
+
+def _choose(sharding: Sharding, schedule: str | Schedule) -> Schedule | None:
+    """The schedule of a call; None where there is no other rank."""
+    if sharding.topology is None:
+        return None
+    if isinstance(schedule, str):
+        return known_schedule(sharding.topology, "direct" if schedule == "auto" else schedule)
+    return schedule
+
+
+def _differentiable(schedule: Schedule) -> bool:
+    """Queries that travel bring no gradients home, nor do keys between groups."""
+    several_groups = schedule.moves == "heads" and schedule.parts < schedule.ranks
+    return schedule.moves != "q" and not several_groups
+
+
+def _keys_travel(job: Job, record: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Pair:
+    result: Pair = _RingAttention.apply(job, record, q, k, v)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _queries_travel(
+    job: Job, record: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> Pair:
+    return token_ring.forward(job, q, k, v)
+
+
+def _heads_travel(
+    job: Job, record: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> Pair:
+    """Heads for sequence, attention to the group's keys and what comes from others, and back."""
+    assert isinstance(job.schedule, Schedule)
+    exchanged, between = known_stages(job.schedule)
+    group = exchanged.parts
+    grouped = Grouped(job.partition, group)
+    exchange = HeadExchange(job.world, job.partition, grouped, exchanged, job.timeout)
+    heads, kv_heads = head_slices(q.shape[2], k.shape[2], group)
+    contract = {**job.contract("ring_attention"), "gradients": record}
+    gathered = ToHeads.apply(exchange, (heads, kv_heads, kv_heads), contract, q, k, v)  # type: ignore[no-untyped-call]
+    held = tuple(len(kv_heads[rank % group]) for rank in range(job.world.size))
+    inner = replace(job, partition=grouped, schedule=between, kv_heads=held)
+    o, lse = _keys_travel(inner, record, *gathered)
+    results = (o, lse.transpose(1, 2).unsqueeze(3))
+    contract = {"call": "results of ring_attention"}
+    o, lse = ToRows.apply(exchange, (heads, heads), contract, *results)  # type: ignore[no-untyped-call]
+    return o, lse.squeeze(3).transpose(1, 2).contiguous()
+
+
+_RUNS = {"kv": _keys_travel, "q": _queries_travel, "heads": _heads_travel}
 
 
 class _RingAttention(torch.autograd.Function):

@@ -45,6 +45,11 @@ class Forward:
             )
             self._o[:, q0:q1], self._lse[..., q0:q1] = o, lse
 
+    @property
+    def sums(self) -> Pair:
+        """o and lse so far, both float32."""
+        return self._o, self._lse
+
     def result(self) -> Pair:
         """o ``[b, s, h, dv]`` in q's dtype and lse ``[b, h, s]``."""
         return self._o.to(self._q.dtype), self._lse

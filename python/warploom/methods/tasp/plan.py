@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from warploom.collectives import Schedule
 from warploom.mask import NO_LIMIT, Mask
+from warploom.methods.tasp.groups import Stage
 from warploom.methods.tasp.partition import Partition
 from warploom.methods.tasp.visibility import Rectangle, Span, rectangles
 
@@ -60,9 +61,9 @@ class Plan(NamedTuple):
     step_of: dict[int, int]  # of each chunk
 
 
-def plan(partition: Partition, rank: int, mask: Mask, schedule: Schedule | None) -> Plan:
-    """What ``rank`` computes when keys move by ``schedule``; None where there is no other rank."""
-    parts = schedule.parts if schedule is not None else 1
+def plan(partition: Partition, rank: int, mask: Mask, schedule: Schedule | Stage | None) -> Plan:
+    """What ``rank`` computes when keys move by ``schedule``; None where none travel."""
+    parts = schedule.parts if schedule is not None else 0
     steps = [_own_round(partition, rank, mask, parts)]
     for transfers in schedule.rounds if schedule is not None else ():
         chunks = [t.chunk for t in transfers if t.target == rank]
@@ -130,6 +131,21 @@ def round_of(
         row += slot.rows
     placed = {chunk: tuple(sorted(found)) for chunk, found in slots.items()}
     return Round(row, placed, tuple(Call(found) for found in calls))
+
+
+def query_calls(
+    partition: Partition, rank: int, mask: Mask, chunk: int, parts: int
+) -> tuple[Call, ...]:
+    """The calls of a chunk of another rank's queries on this rank's keys."""
+    spans = partition.spans[rank]
+    calls: list[Rectangle] = []
+    row = 0
+    for piece in partition.pieces(*divmod(chunk, parts), parts):
+        for start, keys in zip(_starts(spans), spans, strict=True):
+            for found in rectangles(piece.span, keys, partition.documents, mask):
+                _join_keys(calls, found.moved(row, start))
+        row += piece.span.length
+    return tuple(Call(found) for found in calls)
 
 
 def _starts(spans: Sequence[Span]) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from warploom.collectives import Schedule
 from warploom.distributed import Layout, Spec, World
 from warploom.mask import Mask
+from warploom.methods.tasp.groups import Stage
 from warploom.methods.tasp.local import Backward, Formula, Forward, Pair, Triple
 from warploom.methods.tasp.partition import Partition
 from warploom.methods.tasp.plan import Plan, plan
@@ -30,10 +31,12 @@ class Job:
 
     world: World
     partition: Partition
-    schedule: Schedule | None  # None where there is no other rank
+    schedule: Schedule | Stage | None  # None where no keys travel
     mask: Mask
     formula: Formula
     timeout: float
+    heads: int  # of queries, whoever computes them
+    kv_heads: tuple[int, ...]  # of each rank
 
     @property
     def plan(self) -> Plan:
@@ -49,6 +52,7 @@ class Job:
             "mask": self.mask,
             "scale": self.formula.scale,
             "softcap": self.formula.softcap,
+            "heads of q": self.heads,
         }
 
 
@@ -63,7 +67,7 @@ def forward(job: Job, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, record:
         total.add(k, v, steps[0].calls)
         return total.result()
     rows = _Rows(job.plan, k, v)
-    contract = {**job.contract("ring_attention"), "heads of q": q.shape[2], "gradients": record}
+    contract = {**job.contract("ring_attention"), "gradients": record}
     with job.world.exchange(
         job.schedule, rows.own(), _kv_layout(job, k, v), contract=contract, pool=rows,
         timeout=job.timeout,
@@ -164,20 +168,24 @@ class _Rows:
 
 def _kv_layout(job: Job, k: torch.Tensor, v: torch.Tensor) -> Layout:
     assert job.schedule is not None
-    b, _, hk, d = k.shape
-    sizes = (b, hk, d), (b, hk, v.shape[3])
-    return _known_layout(job.partition, job.schedule.parts, sizes, k.dtype)
+    sizes = (k.shape[0], k.shape[3], v.shape[3])
+    return _known_layout(job.partition, job.schedule.parts, job.kv_heads, sizes, k.dtype)
 
 
 @lru_cache(maxsize=64)
 def _known_layout(
-    partition: Partition, parts: int, sizes: tuple[tuple[int, ...], ...], dtype: torch.dtype
+    partition: Partition,
+    parts: int,
+    kv_heads: tuple[int, ...],
+    sizes: tuple[int, int, int],
+    dtype: torch.dtype,
 ) -> Layout:
     """Every chunk: the rows of each of its pieces, first the keys' and then the values'."""
+    b, *dims = sizes
     return Layout(
         [
-            Spec((piece.span.length, *size), dtype)
-            for size in sizes
+            Spec((piece.span.length, b, kv_heads[owner], d), dtype)
+            for d in dims
             for piece in partition.pieces(owner, part, parts)
         ]
         for owner in range(partition.ranks)

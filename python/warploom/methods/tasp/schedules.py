@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from warploom import collectives
 from warploom.collectives import Schedule, Topology
-
-if TYPE_CHECKING:
-    from warploom.methods.tasp.sharding import Sharding
 
 
 @lru_cache(maxsize=64)
@@ -25,14 +21,6 @@ def everybody(ranks: int) -> Schedule:
 
 
 @lru_cache(maxsize=64)
-def _made(topology: Topology, kind: str) -> Schedule:
+def known_schedule(topology: Topology, kind: str) -> Schedule:
+    """The schedule of a kind; made once."""
     return collectives.schedule(topology, kind)
-
-
-def choose(sharding: Sharding, schedule: str | Schedule) -> Schedule | None:
-    """The schedule of a call; None where there is no other rank."""
-    if sharding.topology is None:
-        return None
-    if isinstance(schedule, str):
-        return _made(sharding.topology, "direct" if schedule == "auto" else schedule)
-    return schedule
