@@ -15,7 +15,7 @@ Rounds = tuple[tuple[Transfer, ...], ...]
 Slices = tuple[tuple[int, ...], ...]  # the heads of each part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """A part of a schedule, run as an exchange of its own."""
 

@@ -33,26 +33,23 @@ class Forward:
         self._q, self._formula = q, formula
         b, s, h, _ = q.shape
         self._o = q.new_zeros((b, s, h, dv), dtype=torch.float32)
-        self._lse = q.new_full((b, h, s), -torch.inf, dtype=torch.float32)
+        self._lse = q.new_full((b, h, s), -torch.inf, dtype=torch.float64)
 
     def add(self, k: torch.Tensor, v: torch.Tensor, calls: Sequence[Call]) -> None:
         """Attends to k ``[b, rows, hk, d]`` and v ``[b, rows, hk, dv]`` as ``calls`` say."""
         for call in calls:
             q0, q1, k0, k1, _ = call.rectangle
             part, weight = _attend(self._q[:, q0:q1], k[:, k0:k1], v[:, k0:k1], call, self._formula)
-            o, lse = ops.merge_states(
-                [self._o[:, q0:q1], part.float()], [self._lse[..., q0:q1], weight]
-            )
-            self._o[:, q0:q1], self._lse[..., q0:q1] = o, lse
+            merge(self._o[:, q0:q1], self._lse[..., q0:q1], part.float(), weight.double())
 
     @property
     def sums(self) -> Pair:
-        """o and lse so far, both float32."""
+        """o in float32 and lse in float64, for :func:`merge`."""
         return self._o, self._lse
 
     def result(self) -> Pair:
         """o ``[b, s, h, dv]`` in q's dtype and lse ``[b, h, s]``."""
-        return self._o.to(self._q.dtype), self._lse
+        return self._o.to(self._q.dtype), self._lse.float()
 
 
 class Backward:
@@ -99,6 +96,19 @@ class Backward:
 
     def dq(self) -> torch.Tensor:
         return self._dq.to(self._q.dtype)
+
+
+def merge(o: torch.Tensor, lse: torch.Tensor, part: torch.Tensor, weight: torch.Tensor) -> None:
+    """Takes a part and its lse into o and lse, in place.
+
+    Both lse are float64: each part would round it by an ulp of its size, and every gradient by as
+    much. The weights come from differences, for which float32 is enough.
+    """
+    total = torch.logaddexp(lse, weight)
+    base = total.masked_fill(total == -torch.inf, 0)
+    weights = [(each - base).float() for each in (lse, weight)]
+    o.copy_(ops.merge_states([o, part], weights)[0])
+    lse.copy_(total)
 
 
 def _attend(

@@ -1,7 +1,7 @@
 """Attention while queries travel: keys stay, and what each rank computed for a query goes home.
 
-A partial result is (o, lse), both float32; they are merged at the queries' owner in the order that
-the schedule fixes. Forward only.
+A partial result is o in float32 and lse in float64. They are merged at the queries' owner, in the
+order that the schedule fixes. Forward only.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import torch
 
-from warploom import ops
 from warploom.distributed import Layout, Spec
-from warploom.methods.tasp.local import Forward, Pair
+from warploom.methods.tasp.local import Forward, Pair, merge
 from warploom.methods.tasp.partition import Partition
 from warploom.methods.tasp.plan import own_calls, query_calls
 from warploom.methods.tasp.ring import Job
@@ -50,14 +49,12 @@ def forward(job: Job, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Pair
                 run.give(chunk, list(partial.sums))
     for chunk, (part, weights) in run.results.items():
         o[:, places[chunk]], lse[..., places[chunk]] = part, weights
-    return o.to(q.dtype), lse
+    return o.to(q.dtype), lse.float()
 
 
 def _merge(total: Sequence[torch.Tensor], partial: Sequence[torch.Tensor]) -> None:
-    (o, lse), (more, weights) = total, partial
-    merged, sums = ops.merge_states([o, more], [lse, weights])
-    o.copy_(merged)
-    lse.copy_(sums)
+    (o, lse), (part, weight) = total, partial
+    merge(o, lse, part, weight)
 
 
 def _rows(partition: Partition, chunk: int, parts: int) -> torch.Tensor:
@@ -79,5 +76,5 @@ def _layouts(
         for owner in range(partition.ranks)
         for part in range(parts)
     ]
-    results = [[Spec((b, n, h, dv), torch.float32), Spec((b, h, n), torch.float32)] for n in rows]
+    results = [[Spec((b, n, h, dv), torch.float32), Spec((b, h, n), torch.float64)] for n in rows]
     return Layout([Spec((b, n, h, d), dtype)] for n in rows), Layout(results)
