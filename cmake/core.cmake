@@ -28,3 +28,10 @@ if(WARPLOOM_BUILD_TESTS)
   target_link_libraries(gpu_device_test PRIVATE warploom_options)
   add_test(NAME gpu_device_test COMMAND gpu_device_test)
 endif()
+
+# The C interface of collectives/, used as another program would.
+if(WARPLOOM_BUILD_TESTS)
+  add_executable(collectives_test tests/collectives/interface_test.cc)
+  target_link_libraries(collectives_test PRIVATE warploom warploom_options)
+  add_test(NAME collectives_test COMMAND collectives_test)
+endif()

@@ -54,10 +54,16 @@ wl_status wl_schedule_import(const wl_schedule_view* view, wl_schedule** schedul
     if (view->moves < WL_MOVES_KV || view->moves > WL_MOVES_HEADS) {
       invalid("moves is ", view->moves, ": must be 0 (kv), 1 (q) or 2 (heads)");
     }
-    *schedule = new wl_schedule(Schedule{
-        view->kind ? view->kind : "", view->note ? view->note : "", wl_moves(view->moves),
-        view->ranks, view->parts, Rounds::from(view->rounds, view->ends, view->transfers),
-        Rounds::from(view->reduction_rounds, view->reduction_ends, view->reduction_transfers)});
+    Schedule made{
+        view->kind ? view->kind : "",
+        view->note ? view->note : "",
+        wl_moves(view->moves),
+        view->ranks,
+        view->parts,
+        Rounds::from(view->rounds, view->ends, view->transfers),
+        Rounds::from(view->reduction_rounds, view->reduction_ends, view->reduction_transfers)};
+    made.check_range();
+    *schedule = new wl_schedule(std::move(made));
   });
 }
 

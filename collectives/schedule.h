@@ -34,6 +34,9 @@ struct Schedule {
   int owner(int chunk) const { return chunk / parts; }
   int part(int chunk) const { return chunk % parts; }
 
+  // Throws unless every transfer is of ranks and chunks that there are.
+  void check_range() const;
+
   // Must this rank get the chunk, which is not its own?
   bool reads(int rank, int chunk) const {
     if (rank == owner(chunk)) return false;

@@ -22,8 +22,9 @@ class Verifier {
       invalid("parts is ", s_.parts, ": must be at least 1",
               s_.moves == WL_MOVES_HEADS ? " and divide the ranks" : "");
     }
-    transfers_are_possible(s_.rounds, "round");
-    transfers_are_possible(s_.reduction, "reduction round");
+    s_.check_range();
+    links_are_free(s_.rounds, "round");
+    links_are_free(s_.reduction, "reduction round");
     chunks_arrive();
     contributions_come_home();
   }
@@ -52,17 +53,10 @@ class Verifier {
     return round == kNever ? "which never reaches it" : say("which reaches it in round ", round);
   }
 
-  void transfers_are_possible(const Rounds& rounds, const char* name) const {
+  void links_are_free(const Rounds& rounds, const char* name) const {
     std::vector<int64_t> last_use(size_t(n_) * n_, -1);
     for (int64_t t = 0; t < rounds.size(); ++t) {
       for (const auto& [source, target, chunk] : rounds[t]) {
-        if (source < 0 || source >= n_ || target < 0 || target >= n_ || source == target) {
-          invalid(name, " ", t, ": ", "a transfer from rank ", source, " to rank ", target,
-                  " among ", n_);
-        }
-        if (chunk < 0 || chunk >= s_.chunks()) {
-          invalid(name, " ", t, ": ", "rank ", source, " sends chunk ", chunk, " of ", s_.chunks());
-        }
         if (!topology_.path(source, target).linked()) {
           invalid(name, " ", t, ": ", "rank ", source, " sends ", chunk_name(chunk), " to rank ",
                   target, ", without a link in the topology (", topology_.name(), ")");

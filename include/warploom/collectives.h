@@ -99,7 +99,7 @@ typedef struct wl_schedule_params {
 /* WL_INVALID where the topology lacks a link that the kind needs: which is said. */
 WL_API wl_status wl_schedule_create(const wl_topology* topology, const wl_schedule_params* params,
                                     wl_schedule** schedule);
-/* A schedule made elsewhere; copied, not verified. */
+/* A schedule made elsewhere; copied, and not verified but for ranks and chunks that are none. */
 WL_API wl_status wl_schedule_import(const wl_schedule_view* view, wl_schedule** schedule);
 WL_API void wl_schedule_destroy(wl_schedule* schedule);
 /* Fills the view, whose struct_size is set; its pointers live as long as the schedule. */

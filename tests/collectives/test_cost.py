@@ -130,6 +130,8 @@ def test_nothing_beats_the_bound(
     found = co.predictions(topology, workload, memory=1e9)
     assert found[0].schedule is not None
     for p in found:
+        if p.schedule is not None:
+            p.schedule.verify()
         for cost in p.costs:
             assert cost.load_ratio >= 1 - 1e-9
             assert cost.communication_seconds >= cost.busiest_seconds * (1 - 1e-9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from warploom import collectives as co
 
@@ -202,3 +204,36 @@ def test_a_chunk_may_be_forwarded_any_way() -> None:
         [(0, 1, 1)],
     ]
     co.Schedule.from_rounds(star, rounds, reduction, parts=1).verify()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_damage_is_found(data: st.DataObject) -> None:
+    """Whatever transfer of whatever schedule is lost, repeated or changed, verify refuses it."""
+    ranks = data.draw(st.integers(3, 9), "ranks")
+    kinds = ["ring", "bidirectional", "hamilton", "direct", "ulysses", "token_ring"]
+    kind = data.draw(st.sampled_from(kinds), "kind")
+    shape = data.draw(st.sampled_from([co.Topology.full_mesh, co.Topology.switch]), "shape")
+    topology = shape(ranks, 64)
+    parts = co.schedule(topology, kind).parts
+
+    def damage(rounds: Lists, reduction: Lists) -> None:
+        lists = data.draw(st.sampled_from([rounds, reduction]), "list")
+        places = [(t, i) for t, transfers in enumerate(lists) for i in range(len(transfers))]
+        t, i = data.draw(st.sampled_from(places), "place")
+        source, target, chunk = lists[t][i]
+        how = data.draw(st.sampled_from(["lose", "repeat", "readdress", "exchange"]), "how")
+        if how == "lose":
+            del lists[t][i]
+        elif how == "repeat":
+            lists.append([(source, target, chunk)])
+        elif how == "exchange":
+            other = data.draw(st.integers(1, ranks * parts - 1), "other chunk")
+            lists[t][i] = (source, target, (chunk + other) % (ranks * parts))
+        elif lists is rounds:
+            lists[t][i] = (source, (target + data.draw(st.integers(1, ranks - 1))) % ranks, chunk)
+        else:  # a reduction may take another way home, but not begin at another rank
+            lists[t][i] = ((source + data.draw(st.integers(1, ranks - 1))) % ranks, target, chunk)
+
+    with pytest.raises(ValueError, match=r"round"):
+        broken(kind, damage, topology).verify()

@@ -82,7 +82,7 @@ def _places(schedule: Schedule) -> np.ndarray:
     """[ranks, 2]: the ranks of a node on a circle, nodes side by side."""
     nodes = schedule.topology.node_count
     m = schedule.ranks // nodes
-    turn = 0.0 if nodes == 1 else np.pi / m  # no rank between others of two neighbouring nodes
+    turn = 0.0 if nodes == 1 else np.pi / (2 * m)  # ranks in the same place at heights of their own
     angle = np.pi / 2 - turn - 2 * np.pi * np.arange(m) / m
     circle = np.column_stack([np.cos(angle), np.sin(angle)]) * (1.0 if m > 1 else 0.0)
     across = int(np.ceil(np.sqrt(nodes)))
