@@ -45,5 +45,5 @@ def test_program(name: str) -> None:
         timeout=properties.get("TIMEOUT", 300),
     )
     if done.returncode == properties.get("SKIP_RETURN_CODE"):
-        pytest.skip(f"{name}: this processor cannot run it")
+        pytest.skip(f"{name}: {done.stdout}")
     assert done.returncode == 0, done.stdout + done.stderr
