@@ -1,0 +1,64 @@
+"""Ring attention between processes over gloo, and the training example."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.architecture.sources import ROOT
+from tests.distributed.processes import run_processes
+from warploom.mask import causal
+from warploom.testing.cases import AttentionCase
+from warploom.testing.compare import peer_bound, peer_distance
+
+from .ranks import check, run, run_rank, same_bits
+
+CASE = AttentionCase(b=2, sq=37, h=4, hk=2, d=16, dv=8, mask=causal())
+CASES = (CASE, replace(CASE, dtype="bfloat16"), replace(CASE, lengths_q=(11, 1, 25)))
+KINDS = ("ring", "hamilton", "direct", "ulysses")
+
+
+def attend(world):
+    torch.set_num_threads(1)
+    results = [tuple(run_rank(world, case, kind)) for case in CASES for kind in KINDS]
+    packed = io.BytesIO()  # a tensor in a pipe is a reference to its process, which ends
+    torch.save(results, packed)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_processes_get_the_bits_of_simulated_ranks(ranks):
+    outcomes = run_processes(ranks, attend)
+    assert [(outcome.error, outcome.exit_code) for outcome in outcomes] == [(None, 0)] * ranks
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    wanted = [run(case, ranks, kind) for case in CASES for kind in KINDS]
+    torch.set_num_threads(threads)
+    for outcome in outcomes:
+        found = torch.load(io.BytesIO(outcome.result))
+        assert all(map(same_bits, found, wanted))
+    for case, results in zip((c for c in CASES for _ in KINDS), wanted, strict=True):
+        check(case, results)
+
+
+def losses(ranks, *options):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+        str(ranks), "examples/train_sequence_parallel.py", "--length", "257", *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return torch.tensor([float(found) for found in re.findall(r"loss (\S+)", done.stdout)])
+
+
+def test_the_training_example_loses_as_one_process_does():
+    alone, together = losses(1, "--steps", "4"), losses(4, "--steps", "4", "--schedule", "hamilton")
+    assert len(alone) == 4
+    assert alone[-1] < alone[0]
+    assert peer_distance(together, alone) <= peer_bound(torch.float32)
