@@ -246,29 +246,28 @@ def test_wrong_numbers_of_cost() -> None:
 
 
 @pytest.mark.parametrize("parts", range(1, 17))
-def test_head_slices_are_rectangles_that_cover_all(parts: int) -> None:
-    for heads, kv_heads in ((16, 16), (17, 17), (32, 8), (18, 6), (24, 3), (32, 1), (20, 4)):
-        slices = co.head_slices(parts, heads, kv_heads)
-        assert len(slices) == parts
-        assert [s.q_begin for s in slices] == [0, *(s.q_end for s in slices[:-1])]
-        assert slices[-1].q_end == heads
-        group = heads // kv_heads
-        for s in slices:
-            assert s.q_end > s.q_begin
-            assert s.kv_end > s.kv_begin
-            assert (s.q_end - s.q_begin) % (s.kv_end - s.kv_begin) == 0
-            each = (s.q_end - s.q_begin) // (s.kv_end - s.kv_begin)
-            for q in range(s.q_begin, s.q_end):
-                assert q // group == s.kv_begin + (q - s.q_begin) // each
+@pytest.mark.parametrize(
+    ("heads", "kv_heads"), [(16, 16), (17, 17), (32, 8), (18, 6), (24, 3), (32, 1), (5, 5)]
+)
+def test_heads_are_dealt_out_evenly_and_find_their_keys(
+    heads: int, kv_heads: int, parts: int
+) -> None:
+    queries, keys = co.head_slices(heads, kv_heads, parts)
+    assert [head for mine in queries for head in mine] == list(range(heads))
+    sizes = [len(mine) for mine in queries]
+    assert max(sizes) - min(sizes) <= 1
+    for mine, read in zip(queries, keys, strict=True):
+        each = len(mine) // len(read) if read else 0  # as attention groups heads
+        assert len(mine) == each * len(read)
+        assert all(read[i // each] == head * kv_heads // heads for i, head in enumerate(mine))
 
 
 def test_too_few_heads() -> None:
-    with pytest.raises(
-        ValueError, match="heads is 4: an exchange of heads needs one for each of 8"
-    ):
-        co.head_slices(8, 4, 2)
     with pytest.raises(ValueError, match="heads is 5: must be a multiple of the 2 kv heads"):
-        co.head_slices(2, 5, 2)
+        co.head_slices(5, 2, 2)
+    found = co.predictions(co.Topology.full_mesh(8, 10), co.Workload(64, 4, 64))
+    refused = {p.kind: p.refused for p in found if not p.schedule}
+    assert "heads is 4: without one for each of the 8 ranks" in refused["ulysses"]
 
 
 def test_topologies_and_schedules_can_be_sent_to_other_processes() -> None:

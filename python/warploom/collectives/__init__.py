@@ -7,12 +7,11 @@ from warploom.collectives.choice import Prediction, predictions, schedule
 from warploom.collectives.cost import Cost, Load, Sample, calibrate
 from warploom.collectives.schedule import KINDS, Schedule, Transfer, hamiltonian_cycles
 from warploom.collectives.topology import Topology
-from warploom.collectives.workload import HeadSlice, Pass, Workload, head_slices
+from warploom.collectives.workload import Pass, Workload, head_slices
 
 __all__ = [
     "KINDS",
     "Cost",
-    "HeadSlice",
     "Load",
     "Pass",
     "Prediction",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from warploom.collectives.schedule import Schedule
@@ -14,39 +14,29 @@ _BACKWARD_WORK = 2.5  # products of matrices in a backward pass, over those in a
 FORWARD_ONLY = ("hybrid", "token_ring")
 
 
-class HeadSlice(NamedTuple):
-    """Heads of one rank: of queries [q_begin, q_end), of keys and values [kv_begin, kv_end)."""
-
-    q_begin: int
-    q_end: int
-    kv_begin: int
-    kv_end: int
+Slices = tuple[tuple[int, ...], ...]  # for each part, its heads
 
 
-def head_slices(parts: int, heads: int, kv_heads: int) -> tuple[HeadSlice, ...]:
-    """Heads divided over ``parts`` ranks as evenly as whole groups allow.
+def head_slices(heads: int, kv_heads: int, parts: int) -> tuple[Slices, Slices]:
+    """For each part its query heads, and the key/value heads that they read.
 
-    Every slice is a rectangle: each of its kv heads serves as many of its query heads as any other.
-    With at least as many kv heads as parts, whole groups are dealt out; with fewer, each kv head is
-    copied to several ranks, which share its query heads.
+    Query heads are dealt out as evenly as they can be; with fewer heads than parts some parts get
+    none. Where a part's query heads do not read its key/value heads in equal numbers, each query
+    head gets its key/value head to itself.
 
     Raises:
-        ValueError: fewer query heads than parts, or ``heads`` no multiple of ``kv_heads``.
+        ValueError: ``heads`` is no multiple of ``kv_heads``.
     """
-    if kv_heads < 1 or heads % kv_heads != 0:
+    if heads and (kv_heads < 1 or heads % kv_heads != 0):
         raise ValueError(f"heads is {heads}: must be a multiple of the {kv_heads} kv heads")
-    if heads < parts:
-        raise ValueError(f"heads is {heads}: an exchange of heads needs one for each of {parts}")
-    group = heads // kv_heads
-    if kv_heads >= parts:
-        edges = [part * kv_heads // parts for part in range(parts + 1)]
-        return tuple(HeadSlice(a * group, b * group, a, b) for a, b in pairwise(edges))
-    slices = []
-    for kv in range(kv_heads):
-        ranks = (kv + 1) * parts // kv_heads - kv * parts // kv_heads
-        edges = [kv * group + i * group // ranks for i in range(ranks + 1)]
-        slices += [HeadSlice(a, b, kv, kv + 1) for a, b in pairwise(edges)]
-    return tuple(slices)
+    edges = [heads * part // parts for part in range(parts + 1)]
+    queries = [tuple(range(first, last)) for first, last in pairwise(edges)]
+    keys = []
+    for mine in queries:
+        read = tuple(head // (heads // kv_heads) for head in mine)
+        once = tuple(dict.fromkeys(read))
+        keys.append(once if len({read.count(head) for head in once}) <= 1 else read)
+    return tuple(queries), tuple(keys)
 
 
 @dataclass(frozen=True)
@@ -142,13 +132,19 @@ class Workload:
             if self.backward:  # keys and values again; their gradients in float32
                 passes.append(Pass(kv * size, home_bytes=kv * 4, compute_seconds=backward))
         elif schedule.moves == "q":
-            passes = [Pass(q * size, home_bytes=(o + lse) * 4, compute_seconds=forward)]
+            passes = [Pass(q * size, home_bytes=o * 4 + lse * 8, compute_seconds=forward)]
         else:
-            slices = head_slices(schedule.parts, self.heads, self.kv_heads or self.heads)
-            kv_heads = sum(s.kv_end - s.kv_begin for s in slices)  # copies counted
-            kv = key_rows * kv_heads * kv_width
-            shares = tuple((s.q_end - s.q_begin) / self.heads for s in slices)
-            passes = [Pass((q + kv) * size, kv * size, o * size + lse * 4, forward, shares)]
-            if self.backward:  # o's gradient out; those of q, k and v back
-                passes.append(Pass(o * size, 0.0, (q + kv) * size, backward, shares))
+            kv_heads = self.kv_heads or self.heads
+            if self.heads < schedule.parts:
+                raise ValueError(
+                    f"heads is {self.heads}: without one for each of the {schedule.parts} ranks "
+                    "that exchange them some would have no work"
+                )
+            queries, keys = head_slices(self.heads, kv_heads, schedule.parts)
+            kv = key_rows * sum(map(len, keys)) * kv_width  # copies counted
+            shares = tuple(len(mine) / self.heads for mine in queries)
+            results = o * size + lse * 4
+            passes = [Pass((q + kv) * size, kv * size, results, forward, shares)]
+            if self.backward:  # gradients of o and lse out; those of q, k and v back
+                passes.append(Pass(results, 0.0, (q + kv) * size, backward, shares))
         return tuple(passes)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from warploom.collectives import Schedule
+from warploom.collectives import Schedule, head_slices
 from warploom.mask import Mask
 from warploom.methods.tasp import ring, token_ring
-from warploom.methods.tasp.groups import Grouped, head_slices, known_stages
+from warploom.methods.tasp.groups import Grouped, known_stages
 from warploom.methods.tasp.heads import HeadExchange, ToHeads, ToRows
 from warploom.methods.tasp.local import Formula, Pair
 from warploom.methods.tasp.ring import Job

@@ -92,20 +92,3 @@ class Grouped(Partition):
     @property
     def _key(self) -> tuple[Any, ...]:
         return (*self._each._key, self.group)
-
-
-def head_slices(h: int, hk: int, parts: int) -> tuple[Slices, Slices]:
-    """For each part its query heads, and the key/value heads that they read.
-
-    Where the part's query heads do not read its key/value heads in equal numbers, each query head
-    gets its key/value head to itself.
-    """
-    queries = [tuple(range(h * part // parts, h * (part + 1) // parts)) for part in range(parts)]
-    ratio = h // hk if hk else 1
-    keys = []
-    for heads in queries:
-        read = tuple(head // ratio for head in heads)
-        once = tuple(dict.fromkeys(read))
-        equal = len({read.count(head) for head in once}) <= 1
-        keys.append(once if equal else read)
-    return tuple(queries), tuple(keys)
