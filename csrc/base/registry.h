@@ -69,8 +69,10 @@ template <class Kernel, class Request>
 const Kernel* choose(std::span<const Kernel> kernels, const Request& request) {
   const Kernel* best = nullptr;
   for (const Kernel& kernel : kernels) {
-    if (std::strcmp(kernel.op, request.op) != 0) continue;
+    // Every call comes here: most kernels are passed over before a reason is put into words.
+    if (info(kernel.target).device != request.device) continue;
     if (best && best->score >= kernel.score) continue;
+    if (std::strcmp(kernel.op, request.op) != 0) continue;
     if (refusal(kernel, request).empty()) best = &kernel;
   }
   return best;

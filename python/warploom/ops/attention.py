@@ -35,7 +35,6 @@ from warploom.ops._values import check_offsets
 Pair = tuple[torch.Tensor, torch.Tensor]
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-_Tensor = torch.Tensor
 _is_grad_enabled = torch.is_grad_enabled
 
 
@@ -78,16 +77,19 @@ def attention(
         ValueError: an argument is wrong; the message names it, and says what it must be.
         NotImplementedError: no kernel fits; every candidate and why it was refused are named.
     """
-    if not (isinstance(q, _Tensor) and isinstance(k, _Tensor) and isinstance(v, _Tensor)):
+    plain = is_plain(q, k, v)
+    if not (plain or _arrays.are_tensors(q, k, v)):
         arrays = {"q": q, "k": k, "v": v}
         return _arrays.call(attention, arrays, mask, scale, softcap, return_lse, kernel, check)
     left, right = (NO_LIMIT, NO_LIMIT) if mask is None else band(mask)
-    if not is_plain(q, k, v):
+    if not plain:
         result = ATTENTION(q, k, v, left, right, scale, softcap, kernel, check)
-    elif _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        result = _record(_forward, q, k, v, left, right, scale, softcap, kernel, check)
     else:
-        result = _forward(q, k, v, left, right, scale, softcap, kernel, check)
+        options = _Options(left, right, scale, softcap, kernel, check)
+        if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+            result = _record(_run, q, k, v, options)
+        else:
+            result = _run(q, k, v, options)
     return result if return_lse else result[0]
 
 
@@ -158,7 +160,7 @@ _SCHEMA = (
 
 
 def _sizes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: _Options) -> Sizes:
-    *_, cu_seqlens_q, cu_seqlens_k, max_seqlen = options
+    _, _, _, _, _, _, cu_seqlens_q, cu_seqlens_k, max_seqlen = options
     if cu_seqlens_q is None and cu_seqlens_k is None:
         return dense_sizes(q, k, v)
     if cu_seqlens_q is None or cu_seqlens_k is None:
@@ -170,12 +172,10 @@ def _sizes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: _Options)
 def _outputs(q: torch.Tensor, sizes: Sizes, options: _Options) -> Pair:
     b, h, _, _, dv, sq, _, tq, _ = sizes
     if options.cu_seqlens_q is not None:
-        return q.new_empty(tq, h, dv), q.new_empty((h, tq), dtype=torch.float32)
-    return q.new_empty(b, sq, h, dv), q.new_empty((b, h, sq), dtype=torch.float32)
-
-
-def _scale(scale: float | None, d: int) -> float:
-    return (d or 1) ** -0.5 if scale is None else scale
+        return q.new_empty(tq, h, dv), q.new_empty(h, tq, dtype=torch.float32)
+    if q.dtype is torch.float32:  # naming a dtype takes time
+        return q.new_empty(b, sq, h, dv), q.new_empty(b, h, sq)
+    return q.new_empty(b, sq, h, dv), q.new_empty(b, h, sq, dtype=torch.float32)
 
 
 def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, ...]:
@@ -188,7 +188,7 @@ def _problem(code: int, sizes: Sizes, options: _Options) -> tuple[int | float, .
         0 if cu_seqlens_k is None else cu_seqlens_k.data_ptr(),
         left,
         right,
-        _scale(scale, sizes[3]),
+        (sizes[3] or 1) ** -0.5 if scale is None else scale,
         softcap or 0.0,
     )
 
@@ -202,14 +202,14 @@ def _check_values(where: Exec, sizes: Sizes, options: _Options) -> None:
         check_offsets("cu_seqlens_k", options.cu_seqlens_k, tk, sk)
 
 
-def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
-    options = _Options(*arguments)
+def _run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: _Options) -> Pair:
     sizes = _sizes(q, k, v, options)
     code = dtype_code(q, k, v)
     if not (q.is_cpu and k.is_cpu and v.is_cpu):
         same_device(q, k=k, v=v)
     where = exec_of(q, options.kernel, options.check)
-    _check_values(where, sizes, options)
+    if options.check:
+        _check_values(where, sizes, options)
     o, lse = _outputs(q, sizes, options)
     _core.attention_forward(
         *where, 0, 0, *_problem(code, sizes, options),
@@ -220,6 +220,10 @@ def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any)
         lse.data_ptr(),
     )  # fmt: skip
     return o, lse
+
+
+def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
+    return _run(q, k, v, _Options(*arguments))
 
 
 def _forward_fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Pair:
@@ -248,7 +252,8 @@ def _backward(
     lse = lse.contiguous()
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     where = exec_of(q, options.kernel, options.check)
-    _check_values(where, sizes, options)
+    if options.check:
+        _check_values(where, sizes, options)
     dq, dk, dv = _gradients(q, k, v)
     rest = (
         *_problem(code, sizes, options),
@@ -319,46 +324,46 @@ def _gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Triple:
 
 
 class _Attention(torch.autograd.Function):
+    # Every further argument of a Function costs time: the options are one.
     @staticmethod
     def forward(
         ctx: Any,
-        run: Callable[..., Pair],
+        run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _Options], Pair],
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        *arguments: Any,
+        options: _Options,
     ) -> Pair:
-        o, lse = run(q, k, v, *arguments)
+        o, lse = run(q, k, v, options)
         ctx.set_materialize_grads(False)  # no gradient of lse: a cheaper kernel
-        ctx.save_for_backward(q, k, v, o, lse, *arguments[6:8])  # with the offsets, if any
-        ctx.arguments = (*arguments[:6], *arguments[8:])
+        ctx.save_for_backward(q, k, v, o, lse, options.cu_seqlens_q, options.cu_seqlens_k)
+        ctx.options = options
         return o, lse
 
     @staticmethod
     def backward(ctx: Any, grad_o: torch.Tensor | None, grad_lse: torch.Tensor | None) -> Any:
-        q, k, v, o, lse, *offsets = ctx.saved_tensors
-        left, right, scale, softcap, _, check, *max_seqlen = ctx.arguments
+        q, k, v, o, lse, *_ = ctx.saved_tensors  # the offsets are saved to notice their changes
         gradients = ATTENTION_BACKWARD(
             torch.zeros_like(o) if grad_o is None else grad_o, grad_lse, q, k, v, o, lse,
-            left, right, scale, softcap, None, check, *offsets, *max_seqlen,
+            *ctx.options._replace(kernel=None),
         )  # fmt: skip
-        return None, *gradients, *[None] * (len(ctx.arguments) + len(offsets))
+        return None, *gradients, None
 
 
 # Below Function.apply, which only refuses transforms; they are refused here already.
 _record: Callable[..., Any] = super(torch.autograd.Function, _Attention).apply
 
 
-def _dispatched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Any:
+def _dispatched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: _Options) -> Any:
     with below_autograd():
-        return ATTENTION(q, k, v, *arguments)
+        return ATTENTION(q, k, v, *options)
 
 
 def _autograd(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *arguments: Any) -> Any:
     refuse_transforms(ATTENTION, (q, k, v))
     if _is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        return _Attention.apply(_dispatched, q, k, v, *_Options(*arguments))  # type: ignore[no-untyped-call]
-    return _dispatched(q, k, v, *arguments)
+        return _Attention.apply(_dispatched, q, k, v, _Options(*arguments))  # type: ignore[no-untyped-call]
+    return _dispatched(q, k, v, _Options(*arguments))
 
 
 def _autocast(
