@@ -182,24 +182,66 @@ def test_unchecked_metadata_is_still_checked():
         wl.attention_decode(STEP, CACHE, CACHE, LENGTHS.long(), check=False)
 
 
-def test_more_than_2_31_elements_between_rows():
-    """Strides beyond 32 bits: the memory between the two batches is never touched."""
-    far = 2**31 + 24
-    block = torch.empty(far + 64, dtype=torch.float16)
-    views = []
-    for _ in range(3):
-        view = block.as_strided((2, 4, 1, 8), (far, 8, 8, 1))
-        view.copy_(torch.randn(2, 4, 1, 8))
+FAR = 2**31 + 24
+
+
+def far_apart(*tensors):
+    """Views of equal values whose two batches lie more than 2^31 elements apart, in one block of
+    memory of which nothing in between is touched."""
+    width = sum(t[0].numel() for t in tensors)
+    block = torch.empty(FAR + width, dtype=tensors[0].dtype)
+    views, at = [], 0
+    for t in tensors:
+        view = block[at:].as_strided(t.shape, (FAR, *t.contiguous().stride()[1:]))
+        view.copy_(t)
         views.append(view)
-    o, lse = wl.attention(*views, mask=causal(), return_lse=True)
-    near = [view.contiguous() for view in views]
+        at += t[0].numel()
+    return views
+
+
+def test_more_than_2_31_elements_between_rows():
+    near = [torch.randn(2, 4, 1, 8).half() for _ in range(3)]
+    far = far_apart(*near)
+    o, lse = wl.attention(*far, mask=causal(), return_lse=True)
     for a, b in zip((o, lse), wl.attention(*near, mask=causal(), return_lse=True), strict=True):
         assert torch.equal(a, b)
     table = torch.tensor([[0], [1]], dtype=torch.int32)
     lengths = torch.tensor([4, 3], dtype=torch.int32)
     step = near[0][:, :1]
-    found = wl.attention_decode(step, views[1], views[2], lengths, table)
+    found = wl.attention_decode(step, far[1], far[2], lengths, table)
     assert torch.equal(found, wl.attention_decode(step, near[1], near[2], lengths, table))
+
+
+def test_more_than_2_31_elements_between_rows_of_gradients_inputs():
+    q, k, v, o, grad_o = (torch.randn(2, 4, 1, 8).half() for _ in range(5))
+    lse = torch.randn(2, 1, 4)
+    expected = torch.ops.warploom.attention_backward(grad_o, lse, q, k, v, o, lse, -1, 0)
+    q, k, v, o, grad_o = far_apart(q, k, v, o, grad_o)
+    found = torch.ops.warploom.attention_backward(grad_o, lse, q, k, v, o, lse, -1, 0)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_pages_more_than_2_31_elements_apart_are_written():
+    k, v = torch.randn(4, 1, 8).half(), torch.randn(4, 1, 8).half()
+    pages = far_apart(*[torch.zeros(2, 4, 1, 8, dtype=torch.float16)] * 2)
+    wl.page_write(*pages, k, v, torch.tensor([7, 0, -1, 5]))
+    for page, rows in zip(pages, (k, v), strict=True):
+        expected = torch.zeros(8, 1, 8, dtype=torch.float16)
+        expected[[7, 0, 5]] = rows[[0, 1, 3]]
+        assert torch.equal(page.reshape(8, 1, 8), expected)
+
+
+def test_slots_beyond_2_31_positions_are_written():
+    """2^31 + 16 positions, one element apart: rows overlap, and a single one is written."""
+    pool = torch.empty(2**31 + 64, dtype=torch.float16)
+    pages = pool.as_strided((2**27 + 1, 16, 1, 8), (16, 1, 8, 1))
+    row = torch.randn(1, 1, 8).half()
+    last = 2**31 + 15
+    wl.page_write(pages, pages, row, row, torch.tensor([last]))
+    assert torch.equal(pool[last : last + 8], row.flatten())
+    with pytest.raises(ValueError, match=f"must be -1 \\(skip\\) or from 0 to {last}"):
+        wl.page_write(pages, pages, row, row, torch.tensor([last + 1]))
 
 
 def test_more_than_2_31_elements_in_a_window():
