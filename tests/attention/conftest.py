@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+import warploom.ops  # noqa: F401  registers torch.ops.warploom
+
 
 @pytest.fixture(autouse=True)
 def two_threads():
