@@ -22,8 +22,10 @@ NORMS = ("largest", "rms")
 SUMMATION_ULPS = 3
 
 # What a kernel of stated lower precision may err by beyond the rule. The lse of bfloat16 inputs is
-# a sum of exponentials good to 3e-6, because they are rounded to bfloat16 next.
+# a sum of exponentials good to 3e-6, because they are rounded to bfloat16 next. On a GPU the sums
+# inside a matrix instruction are the hardware's own, and no kernel has been measured there yet.
 STATED_LSE = {torch.bfloat16: 3e-6}
+STATED_LSE_ON_GPU = {torch.bfloat16: 1e-5, torch.float16: 1e-5}
 
 # Relative L2 distance at which two implementations count as computing the same, where no oracle is
 # affordable: in ulps of their precision.
