@@ -54,6 +54,9 @@ wl_status wl_schedule_import(const wl_schedule_view* view, wl_schedule** schedul
     if (view->moves < WL_MOVES_KV || view->moves > WL_MOVES_HEADS) {
       invalid("moves is ", view->moves, ": must be 0 (kv), 1 (q) or 2 (heads)");
     }
+    if (view->moves == WL_MOVES_HEADS && view->ranks % view->parts != 0) {
+      invalid("parts is ", view->parts, ": with heads it must divide the ", view->ranks, " ranks");
+    }
     Schedule made{
         view->kind ? view->kind : "",
         view->note ? view->note : "",

@@ -18,10 +18,6 @@ class Verifier {
     if (n_ != topology_.ranks()) {
       invalid("the schedule is for ", n_, " ranks: the topology has ", topology_.ranks());
     }
-    if (s_.parts < 1 || (s_.moves == WL_MOVES_HEADS && n_ % s_.parts != 0)) {
-      invalid("parts is ", s_.parts, ": must be at least 1",
-              s_.moves == WL_MOVES_HEADS ? " and divide the ranks" : "");
-    }
     s_.check_range();
     links_are_free(s_.rounds, "round");
     links_are_free(s_.reduction, "reduction round");

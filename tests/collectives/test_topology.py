@@ -60,6 +60,8 @@ def test_a_topology_in_two_pieces() -> None:
 def test_nodes_and_cards_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match=r"nics is 3: .* divide the 4 ranks of a node"):
         co.Topology.nodes(2, 4, 64, 8, nics=3)
+    with pytest.raises(ValueError, match="nics is 0: must be at least 1"):
+        co.Topology.nodes(2, 4, 64, 8, nics=0)
     with pytest.raises(ValueError, match="ranks_per_node is 0"):
         co.Topology.nodes(2, 0, 64, 8)
 
@@ -87,6 +89,10 @@ def test_wrong_arguments_of_schedule() -> None:
         co.schedule(mesh, "ring", group=2)
     with pytest.raises(ValueError, match="moves is 'k'"):
         co.Schedule.from_rounds(mesh, [], [], parts=1, moves="k")
+    with pytest.raises(ValueError, match="parts is 3: with heads it must divide the 4 ranks"):
+        co.Schedule.from_rounds(mesh, [], [], parts=3, moves="heads")
+    with pytest.raises(ValueError, match="parts is 0"):
+        co.Schedule.from_rounds(mesh, [], [], parts=0)
 
 
 def test_a_ring_takes_the_fast_links() -> None:

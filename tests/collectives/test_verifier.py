@@ -171,6 +171,17 @@ def test_a_mistake_in_other_kinds(
         broken(kind, change, topology).verify()
 
 
+def test_a_schedule_that_does_nothing() -> None:
+    idle = co.Schedule.from_rounds(MESH, [], [[], []], parts=1)
+    assert (idle.rounds, idle.reduction) == ((), ((), ()))
+    assert idle.peak_shards == 0
+    assert idle.cost(1e6).communication_seconds == 0
+    with pytest.raises(ValueError, match=r"chunk 0 .* has not reached rank 1"):
+        idle.verify()
+    with pytest.raises(ValueError, match="no transfers"):
+        idle.plot("idle.png")
+
+
 def test_a_missing_link_is_named() -> None:
     direct = co.schedule(MESH, "direct")
     ring = co.Topology.ring(5, 64)

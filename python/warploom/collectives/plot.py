@@ -22,7 +22,10 @@ def save(schedule: Schedule, path: Path) -> None:
 
     Raises:
         ImportError: matplotlib is missing.
+        ValueError: the schedule has no transfers.
     """
+    if len(schedule.table()) == 0:
+        raise ValueError("the schedule has no transfers: there is nothing to draw")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

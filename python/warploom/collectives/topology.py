@@ -116,6 +116,8 @@ class Topology:
         """
         if ranks_per_node < 1:
             raise ValueError(f"ranks_per_node is {ranks_per_node}: must be at least 1")
+        if nics is not None and nics < 1:
+            raise ValueError(f"nics is {nics}: must be at least 1, or None")
         return cls(
             "nodes",
             nodes * ranks_per_node,
