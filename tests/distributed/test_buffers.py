@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from warploom.distributed import ChunkPool, Layout, World, run_ranks
+from warploom.distributed.layout import Buffers
 
 from .plain_schedules import Schedule, direct, heads, ring
 from .test_exchange import CASES, check_results, content, layout_of, name, take_part
@@ -91,12 +92,34 @@ def test_a_pool_serves_exchange_after_exchange() -> None:
         layout = Layout.uniform(4, torch.zeros(8))
         pool = ChunkPool(layout, world.device)
         for _ in range(5):
-            with world.exchange(ring(4), {world.rank: [torch.zeros(8)]}, layout, pool=pool) as run:
-                for _ in run:
-                    pass
+            run_ring(world, layout, pool)
         return pool.allocated
 
     assert run_ranks(4, rank, limit=60) == [2] * 4
+
+
+def test_exchanges_use_the_memory_of_earlier_ones_for_a_while() -> None:
+    def rank(world: World) -> tuple[set[int], set[int], int]:
+        layout, other = Layout.uniform(4, torch.zeros(8)), Layout.uniform(4, torch.zeros(9))
+        first = run_ring(world, layout)
+        again = run_ring(world, layout)
+        for _ in range(Buffers.KEPT + 1):
+            run_ring(world, other)
+        return first, again, len(world.buffers(world.device)._free)
+
+    for first, again, kinds in run_ranks(4, rank, limit=60):
+        assert again == first
+        assert kinds == 1
+
+
+def run_ring(world: World, layout: Layout, pool: ChunkPool | None = None) -> set[int]:
+    """Where in memory the chunks arrived."""
+    own = {world.rank: [torch.zeros(layout[0][0].shape)]}
+    places: set[int] = set()
+    with world.exchange(ring(4), own, layout, pool=pool) as run:
+        for step, chunks in run:
+            places |= {t.data_ptr() for ts in chunks.values() for t in ts if step}
+    return places
 
 
 @pytest.mark.parametrize("schedule", [ring(5), direct(5), heads(5)], ids=name)

@@ -65,8 +65,11 @@ class Exchange:
             "layout": layout.text,
             "results": reduce.text if reduce is not None else "none",
         }
-        self.pool: Pool = ChunkPool(layout, self._device) if pool is None else pool
-        self.results_pool = ChunkPool(reduce, self._device) if reduce is not None else None
+        self._own_pool = ChunkPool(layout, world.buffers(self._device))
+        self.pool: Pool = self._own_pool if pool is None else pool
+        self.results_pool = (
+            ChunkPool(reduce, world.buffers(self._device)) if reduce is not None else None
+        )
         self.results: dict[int, list[torch.Tensor]] = {}
         self._held: dict[int, list[torch.Tensor]] = dict(self._own)
         self._present: Mapping[int, list[torch.Tensor]] = {}
@@ -151,6 +154,9 @@ class Exchange:
             self.pool.give_back(chunk, self._held.pop(chunk))
         if self._reduction is not None:
             self.results = self._reduction.finish(self._own)
+        for pool in (self._own_pool, self.results_pool):
+            if pool is not None:
+                pool.close()
         self._state = "finished"
 
     def give(self, chunk: int, partial: Sequence[torch.Tensor] | None) -> None:

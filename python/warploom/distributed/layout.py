@@ -72,12 +72,53 @@ class Pool(Protocol):
         """Neither a forward nor the caller's computation needs the chunk any more."""
 
 
-class ChunkPool:
-    """Buffers of chunks, used again once given back; `allocated` counts those ever made."""
+class Buffers:
+    """Tensors between two uses: fresh memory costs a page fault for every 4 KiB.
 
-    def __init__(self, layout: Layout, device: torch.device) -> None:
-        self._layout = layout
+    What `KEPT` exchanges did not take is let go. On a GPU they belong to the stream they were used
+    on, whose order is what makes it safe to use them again.
+    """
+
+    KEPT = 4
+
+    def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._free: dict[tuple[Spec, int], list[tuple[int, torch.Tensor]]] = {}
+        self._turn = 0
+
+    def take(self, spec: Spec) -> torch.Tensor:
+        free = self._free.get(self._key(spec))
+        if free:
+            return free.pop()[1]
+        return torch.empty(spec.shape, dtype=spec.dtype, device=self._device)
+
+    def give_back(self, tensor: torch.Tensor) -> None:
+        key = self._key(Spec.of(tensor))
+        self._free.setdefault(key, []).append((self._turn, tensor))
+
+    def next_turn(self) -> None:
+        """Another exchange begins."""
+        self._turn += 1
+        for key, free in list(self._free.items()):
+            free[:] = [item for item in free if item[0] >= self._turn - self.KEPT]
+            if not free:
+                del self._free[key]
+
+    def _key(self, spec: Spec) -> tuple[Spec, int]:
+        cuda = self._device.type == "cuda"
+        return spec, torch.cuda.current_stream(self._device).cuda_stream if cuda else 0
+
+
+class ChunkPool:
+    """Buffers of chunks, used again once given back.
+
+    Attributes:
+      allocated, bytes: chunks, and their bytes, that it ever held at once.
+    """
+
+    def __init__(self, layout: Layout, buffers: Buffers | torch.device) -> None:
+        self._layout = layout
+        self._buffers = Buffers(buffers) if isinstance(buffers, torch.device) else buffers
         self._free: dict[tuple[Spec, ...], list[list[torch.Tensor]]] = {}
         self.allocated = 0
         self.bytes = 0
@@ -88,9 +129,16 @@ class ChunkPool:
         if free:
             return free.pop()
         self.allocated += 1
-        made = [torch.empty(s.shape, dtype=s.dtype, device=self._device) for s in specs]
+        made = [self._buffers.take(spec) for spec in specs]
         self.bytes += sum(tensor.nbytes for tensor in made)
         return made
 
     def give_back(self, chunk: int, tensors: list[torch.Tensor]) -> None:
         self._free[self._layout[chunk]].append(tensors)
+
+    def close(self) -> None:
+        """Hands what was given back to the buffers that others take from."""
+        for chunks in self._free.values():
+            for tensor in (tensor for chunk in chunks for tensor in chunk):
+                self._buffers.give_back(tensor)
+        self._free.clear()

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from warploom.distributed.exchange import Exchange
-from warploom.distributed.layout import Layout, Pool
+from warploom.distributed.layout import Buffers, Layout, Pool
 from warploom.distributed.monitor import Monitor
 from warploom.distributed.plan import Plan, Schedule
 from warploom.distributed.reduction import Combine, add
@@ -39,6 +39,7 @@ class World:
         self.device, self.timeout = device, timeout
         self.run = 0  # exchanges begun; the number of the last one
         self._running: Exchange | None = None
+        self._buffers: dict[torch.device, Buffers] = {}
         self._plans: WeakKeyDictionary[Schedule, Plan] = WeakKeyDictionary()
         self._closed = False
 
@@ -92,6 +93,12 @@ class World:
         """Raises what an earlier exchange failed with, if one did."""
         self.monitor.check(later=True)
 
+    def buffers(self, device: torch.device) -> Buffers:
+        """What exchanges of this world leave to the next ones."""
+        if device not in self._buffers:
+            self._buffers[device] = Buffers(device)
+        return self._buffers[device]
+
     def plan(self, schedule: Schedule) -> Plan:
         """This rank's part of a schedule, kept as long as the schedule."""
         if schedule not in self._plans:
@@ -107,6 +114,8 @@ class World:
             raise RuntimeError("another exchange of this world is running; they go one at a time")
         self._running = exchange
         self.run += 1
+        for buffers in self._buffers.values():
+            buffers.next_turn()
         return self.run
 
     def end(self, exchange: Exchange) -> None:
