@@ -22,6 +22,7 @@ from warploom.distributed.monitor import Message, Monitor
 
 TICK = 0.05  # seconds between looks at the deadlines
 LONGEST_MESSAGE = 1 << 24  # bytes
+LONGEST_HELLO = 1.0  # seconds that a connection may take to say who it is
 HEADER = struct.Struct("!I")
 HELLO = struct.Struct("!16sI")  # token of the world, rank
 
@@ -133,12 +134,13 @@ class SocketLink:
                 self._listener.settimeout(max(end - time.monotonic(), 0.01))
                 try:
                     connection, _ = self._listener.accept()
-                    connection.settimeout(max(end - time.monotonic(), 0.01))
-                    said, rank = HELLO.unpack(receive_exactly(connection, HELLO.size))
                 except TimeoutError:
                     raise TimeoutError(f"ranks {absent} did not connect in time") from None
+                try:
+                    connection.settimeout(LONGEST_HELLO)
+                    said, rank = HELLO.unpack(receive_exactly(connection, HELLO.size))
                 except OSError:
-                    continue
+                    said, rank = b"", -1
                 if hmac.compare_digest(said, token) and rank in absent:
                     self._add(rank, connection)
                 else:
@@ -194,7 +196,6 @@ class SocketLink:
                 self._step(TICK)
         except Exception as error:  # whatever it is, nobody may wait for a thread that is gone
             self._monitor.link_failed(error)
-            raise
 
     def _step(self, pause: float) -> None:
         for peer in self._peers.values():
