@@ -63,11 +63,18 @@ def run_processes(
     timeout: float = 10.0,
     limit: float = 30.0,
     gone: tuple[int, ...] = (),
+    resumed: int | None = None,
 ) -> list[Outcome]:
-    """Runs a function in so many processes. Ranks in `gone` are not expected to say anything."""
+    """Runs a function in so many processes.
+
+    gone: ranks that are not expected to say anything.
+    resumed: a rank that stops itself, and is let go on when all others are done.
+    """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     outcomes = [Outcome() for _ in range(size)]
-    processes, pipes = [], {}
+    processes: list[Any] = []
+    pipes: dict[Connection, int] = {}
+    late: list[Connection] = []
     for rank in range(size):
         pipe, theirs = CONTEXT.Pipe(duplex=False)
         process = CONTEXT.Process(
@@ -76,7 +83,9 @@ def run_processes(
         process.start()
         theirs.close()
         processes.append(process)
-        if rank not in gone:
+        if rank == resumed:
+            late.append(pipe)
+        elif rank not in gone:
             pipes[pipe] = rank
     end = time.monotonic() + limit
     try:
@@ -88,6 +97,10 @@ def run_processes(
                     o.result, o.error, o.seconds = pipe.recv()
                 except EOFError:
                     continue
+            if not pipes and late:
+                assert resumed is not None
+                os.kill(processes[resumed].pid, signal.SIGCONT)
+                pipes[late.pop()] = resumed
         for rank, process in enumerate(processes):
             if rank not in gone:
                 process.join(max(end - time.monotonic(), 0))

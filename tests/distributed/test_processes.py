@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from warploom.distributed import (
     Layout,
     RankLostError,
     RanksDisagreeError,
     RankStalledError,
+    TorchWorld,
     World,
 )
 
@@ -83,6 +85,38 @@ def test_a_process_that_dies_or_stops_is_named_and_all_others_end_in_order() -> 
                 assert 2 <= len(outcome.result) <= 3, outcome.result
                 assert all(said.startswith(named) for said in outcome.result)
                 assert "an earlier exchange failed" in outcome.result[-1]
+
+
+def test_a_process_that_was_stopped_and_goes_on_learns_of_it() -> None:
+    outcomes = run_processes(3, run_and_die, ring(3), 1, 1, "stop", timeout=2.0, resumed=1)
+    for outcome in outcomes:
+        assert (outcome.error, outcome.exit_code) == (None, 0)
+        assert all(said.startswith("RankStalledError 1:") for said in outcome.result)
+        assert "an earlier exchange failed" in outcome.result[-1]
+
+
+def use_groups(world: World) -> list[str]:
+    """Worlds of some of the ranks, and a second one of all, beside the first."""
+    said = []
+    pairs = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+    with TorchWorld(pairs[world.rank % 2], timeout=20) as half, TorchWorld(timeout=20) as second:
+        assert (half.rank, half.size) == (world.rank // 2, 2)
+        for each, schedule in ((half, ring(2)), (world, direct(4)), (second, ring(4))):
+            check_results(schedule, take_part(each, schedule))
+    with pytest.raises(RuntimeError, match="the world is closed"):
+        take_part(second, ring(4))
+    take_part(world, ring(4))
+    if world.rank != 3:  # who does not come is named, by its number in the group
+        with pytest.raises(TimeoutError, match=r"ranks \[3\] did not make their world") as error:
+            TorchWorld(timeout=0.5)
+        said.append(str(error.value))
+    return said
+
+
+def test_worlds_of_groups() -> None:
+    for rank, outcome in enumerate(run_processes(4, use_groups)):
+        assert (outcome.error, outcome.exit_code) == (None, 0)
+        assert len(outcome.result) == (rank != 3)
 
 
 def differ(world: World) -> str:

@@ -209,19 +209,28 @@ def join(group: Any, monitor: Monitor, timeout: float, address: str | None) -> S
     _worlds[group.group_name] += 1
     store = PrefixStore(f"warploom/{count}", store)
     link = SocketLink(monitor, address or own_address(store), timeout)
-    if monitor.rank == 0:
-        store.set("token", secrets.token_hex(16))
-    store.set(f"endpoint {monitor.rank}", link.endpoint)
+    try:
+        if monitor.rank == 0:
+            store.set("token", secrets.token_hex(16))
+        store.set(f"endpoint {monitor.rank}", link.endpoint)
+        endpoints = all_endpoints(store, monitor.size, timeout)
+        check_addresses({rank: endpoint.split()[0] for rank, endpoint in endpoints.items()})
+        link.join(endpoints, bytes.fromhex(store.get("token").decode()))
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def all_endpoints(store: Any, size: int, timeout: float) -> dict[int, str]:
+    """Every rank's endpoint, once it is there. TimeoutError naming the ranks that left none."""
+    keys = {rank: f"endpoint {rank}" for rank in range(size)}
     end = time.monotonic() + timeout
-    waited = [f"endpoint {rank}" for rank in range(monitor.size)]
-    while absent := [rank for rank, key in enumerate(waited) if not store.check([key])]:
+    while absent := [rank for rank, key in keys.items() if not store.check([key])]:
         if time.monotonic() > end:
             raise TimeoutError(f"ranks {absent} did not make their world in {timeout:g} s")
         time.sleep(0.01)
-    endpoints = {rank: store.get(key).decode() for rank, key in enumerate(waited)}
-    check_addresses({rank: endpoint.split()[0] for rank, endpoint in endpoints.items()})
-    link.join(endpoints, bytes.fromhex(store.get("token").decode()))
-    return link
+    return {rank: store.get(key).decode() for rank, key in keys.items()}
 
 
 def own_address(store: Any) -> str:
