@@ -1,18 +1,18 @@
 // Backward attention: cells of the plan, which add to float32 sums in a fixed order.
 //
-// Floors, at b1 h8 s4096 d128: 10 b h s^2 d = 172 Gflop over the matrix rate (0.4 s at 430 GFLOP/s
-// of bfloat16), and 8 tensors of 8 MB moved once (2 ms): the products decide. Beside them packing
-// costs most, so a cell packs its keys once and each block of queries once for all its keys.
+// Floors: 2 (3 d + 2 dv) operations a pair at the matrix rate, and eight tensors moved once. At b1
+// h8 s4096 d128 these are 172 Gflop and 64 MB: the products decide. Beside them packing costs most,
+// so a cell packs its keys once and each block of queries once for all its keys.
 //
 // Memory: sums of dq, dk and dv in float32 while their cells run, at most kMostSumBytes or those of
 // one key/value head; and for each thread one range of packed keys and one block of queries, at
 // most 4.1 MB (float, d = dv = 256).
 //
-// Measured on 2 shared cores (AMD family 26, AVX-512 with BF16), as multiples of torch 2.13's SDPA
-// backward in the same run, with 1 and 2 threads: bfloat16 2.4 and 2.4 (95 to 105% of torch's own
-// matrix product), float 2.0 and 2.2; causal bfloat16 with 2 threads 2.5. Blocks of 128 queries by
-// 256 keys were 9 to 14% faster than 256 by 128 in bfloat16, the same within noise in float.
-// `warploom perf attention` repeats such comparisons.
+// On 2 shared cores (AMD family 26, AVX-512 with BF16), as multiples of torch 2.13's SDPA backward
+// in the same run, with 1 and 2 threads: bfloat16 2.4 and 2.4, float 2.0 and 2.2, by
+// `warploom perf attention --cases 'backward_*'`. By the same command, with the numbers of
+// cpu_backward_tile.h changed, blocks of 128 queries by 256 keys were 9 to 14% faster than 256 by
+// 128 in bfloat16, and the same within noise in float.
 #include <atomic>
 #include <cstdlib>
 #include <memory>

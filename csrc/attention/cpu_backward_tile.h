@@ -24,7 +24,7 @@ class BackwardTile {
   using Element = std::conditional_t<kPairs, bf16, float>;
 
  public:
-  static constexpr int64_t kQueries = 128, kKeys = 256;  // of a block: measured best at d = 128
+  static constexpr int64_t kQueries = 128, kKeys = 256;  // of a block; see cpu_backward.cc
 
   // Rows of a block with NaN or infinity. Where the mask hides pairs they must not be summed over:
   // a hidden pair's weight is 0, but 0 * NaN would show. So they are zero in k_depth, q_depth and

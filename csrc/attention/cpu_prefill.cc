@@ -4,12 +4,11 @@
 // folded into one list, position by position, so that a group shares packed keys and values. Per
 // block of keys: pack them, then for every strip of rows multiply, take the softmax, multiply.
 //
-// Floors. Both products: 2 (d + dv) operations a pair, at two 512-bit multiply-adds a cycle: 262
-// GFLOP/s in float and 523 in bfloat16 pairs for one core of the machine it was tuned on (AMD
-// family 26, 4.09 GHz, measured; cpu_gemm.h reaches 97% of either on data in L2). Memory: a block
-// of keys is read once per 512 rows, 1024 operations a float read, so that bandwidth never binds.
-// What is left above the floors: the softmax, measured by cycle counts as 8% of the time at d = 128
-// in bfloat16 and 15% at d = 64 (it does not shrink with d), and packing.
+// Floors. Both products: 2 (d + dv) operations a pair, at the rate of the processor's multiply-adds
+// (`f32_fma` or `bf16_dot`). Memory: a block of keys is read once per 512 rows, 1024 operations a
+// float read, so that bandwidth never binds. What is left above the floors: the softmax, which does
+// not shrink with d, and packing. `warploom perf attention --cases 'forward_*'` measures the rates
+// and the loop beside each other, at d = 128 and 64.
 #include <cmath>
 #include <new>
 #include <vector>
