@@ -285,21 +285,18 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
   e.count_step(at);
   const auto mask = static_cast<uint16_t>(((1u << bytes) - 1u) << first);
   const mark now = mark_of(kind);
-  trace mine{};
-  mine.time = m.now;
-  mine.by = kind == access::fragment ? group::warp : group::thread;
-  mine.thread = mine.by == group::warp ? f.number - static_cast<uint32_t>(f.lane) : f.number;
-  mine.kind = now;
-  mine.bytes = mask;
-  mine.place = m.where.number(at);
+  const group by = kind == access::fragment ? group::warp : group::thread;
+  const uint32_t thread = by == group::warp ? f.number - static_cast<uint32_t>(f.lane) : f.number;
+  // All fields at once: bit by bit, each would wait for the store of the one before.
+  const trace mine{m.now, thread, by, now, mask, m.where.number(at)};
 
   bool merged = false, landed = true;
   for (int i = 0; i < c.count;) {
     trace& t = m.far.at(c, i);
     if (!(t.bytes & mask)) {
       // Neighbouring bytes of the same act: one trace is enough.
-      if (!merged && t.thread == mine.thread && t.kind == now && t.time == mine.time &&
-          t.by == mine.by && now != mark::pending) {
+      if (!merged && t.thread == thread && t.kind == now && t.time == m.now && t.by == by &&
+          now != mark::pending) {
         t.bytes |= mask;
         t.place = mine.place;
         merged = true;
@@ -316,12 +313,12 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
       ++i;
       continue;
     }
-    const bool as_warp = mine.by == group::warp;
+    const bool as_warp = by == group::warp;
     const bool opposed = conflict(t.kind, now);
     // A group's act before a barrier is over: this one alone would not be the group's again.
     if (!opposed && t.kind == now && (t.bytes & mask) == mask && stands_for(t, f) &&
         !ordered_here(t, f, as_warp)) {
-      t.time = mine.time;
+      t.time = m.now;
       t.place = mine.place;
       merged = true;
       ++i;
@@ -335,8 +332,8 @@ void check(cell& c, access kind, uint32_t first, uint32_t bytes, const region& r
                   ", and nothing orders the two",
               at);
     }
-    const bool same = t.thread == mine.thread && t.by == mine.by && t.kind == now;
-    if (same && t.time == mine.time && now != mark::pending && !merged) {
+    const bool same = t.thread == thread && t.by == by && t.kind == now;
+    if (same && t.time == m.now && now != mark::pending && !merged) {
       t.bytes |= mask;
       t.place = mine.place;
       merged = true;
