@@ -41,7 +41,10 @@ wl_status wl_schedule_create(const wl_topology* topology, const wl_schedule_para
     check_size(params);
     check_given(topology, "topology");
     check_given(schedule, "schedule");
-    *schedule = new wl_schedule(generate(topology->value, *params));
+    Schedule made = generate(topology->value, *params);
+    made.rounds.seal();
+    made.reduction.seal();
+    *schedule = new wl_schedule{std::move(made)};
   });
 }
 
@@ -63,10 +66,10 @@ wl_status wl_schedule_import(const wl_schedule_view* view, wl_schedule** schedul
         wl_moves(view->moves),
         view->ranks,
         view->parts,
-        Rounds::from(view->rounds, view->ends, view->transfers),
-        Rounds::from(view->reduction_rounds, view->reduction_ends, view->reduction_transfers)};
+        Rounds::sealed(view->rounds, view->ends, view->transfers),
+        Rounds::sealed(view->reduction_rounds, view->reduction_ends, view->reduction_transfers)};
     made.check_range();
-    *schedule = new wl_schedule(std::move(made));
+    *schedule = new wl_schedule{std::move(made)};
   });
 }
 
@@ -84,11 +87,11 @@ wl_status wl_schedule_read(const wl_schedule* schedule, wl_schedule_view* view) 
              s.ranks,
              s.parts,
              s.rounds.size(),
-             schedule->ends.data(),
-             schedule->transfers.data(),
+             s.rounds.ends(),
+             s.rounds.transfers(),
              s.reduction.size(),
-             schedule->reduction_ends.data(),
-             schedule->reduction_transfers.data()};
+             s.reduction.ends(),
+             s.reduction.transfers()};
   });
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <new>
-#include <vector>
 
 #include "base/status.h"
 #include "collectives/error.h"
@@ -14,14 +13,7 @@ struct wl_topology {
 };
 
 struct wl_schedule {
-  explicit wl_schedule(warploom::collectives::Schedule schedule) : value(std::move(schedule)) {
-    value.rounds.flatten(ends, transfers);
-    value.reduction.flatten(reduction_ends, reduction_transfers);
-  }
-
-  warploom::collectives::Schedule value;
-  std::vector<int64_t> ends, reduction_ends;
-  std::vector<wl_transfer> transfers, reduction_transfers;
+  warploom::collectives::Schedule value;  // sealed
 };
 
 namespace warploom::collectives {

@@ -5,15 +5,17 @@
 namespace warploom::collectives {
 
 void Rounds::put(int64_t round, int source, int target, int chunk) {
-  if (round >= size()) rounds_.resize(round + 1);
-  rounds_[round].push_back({source, target, chunk});
+  if (round >= int64_t(open_.size())) open_.resize(round + 1);
+  open_[round].push_back({source, target, chunk});
 }
 
-void Rounds::flatten(std::vector<int64_t>& ends, std::vector<wl_transfer>& transfers) const {
-  for (const auto& round : rounds_) {
-    transfers.insert(transfers.end(), round.begin(), round.end());
-    ends.push_back(int64_t(transfers.size()));
+void Rounds::seal() {
+  for (std::vector<wl_transfer>& round : open_) {
+    transfers_.insert(transfers_.end(), round.begin(), round.end());
+    ends_.push_back(int64_t(transfers_.size()));
+    round = {};
   }
+  open_.clear();
 }
 
 void Schedule::check_range() const {
@@ -34,19 +36,20 @@ void Schedule::check_range() const {
   check(reduction, "reduction round");
 }
 
-Rounds Rounds::from(int64_t rounds, const int64_t* ends, const wl_transfer* transfers) {
+Rounds Rounds::sealed(int64_t rounds, const int64_t* ends, const wl_transfer* transfers) {
   if (rounds < 0) invalid("rounds is ", rounds, ": must be at least 0");
   if (rounds && !ends) invalid("ends is NULL");
-  if (rounds && ends[rounds - 1] > 0 && !transfers) invalid("transfers is NULL");
-  Rounds result;
-  int64_t begin = 0;
   for (int64_t round = 0; round < rounds; ++round) {
+    const int64_t begin = round ? ends[round - 1] : 0;
     if (ends[round] < begin) {
       invalid("ends[", round, "] is ", ends[round], ": must be at least ", begin);
     }
-    result.rounds_.emplace_back(transfers + begin, transfers + ends[round]);
-    begin = ends[round];
   }
+  const int64_t count = rounds ? ends[rounds - 1] : 0;
+  if (count && !transfers) invalid("transfers is NULL");
+  Rounds result;
+  result.ends_.assign(ends, ends + rounds);
+  result.transfers_.assign(transfers, transfers + count);
   return result;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,19 +10,26 @@
 
 namespace warploom::collectives {
 
-// Rounds of transfers; grows as transfers are put into rounds in any order.
+// Rounds of transfers. Generators put them in, in any order of rounds; sealed, they are one array,
+// as the C interface shows them, and can be read.
 class Rounds {
  public:
   void put(int64_t round, int source, int target, int chunk);
-  int64_t size() const { return int64_t(rounds_.size()); }
-  const std::vector<wl_transfer>& operator[](int64_t round) const { return rounds_[round]; }
+  void seal();
+  static Rounds sealed(int64_t rounds, const int64_t* ends, const wl_transfer* transfers);
 
-  // The flat form of the C interface.
-  void flatten(std::vector<int64_t>& ends, std::vector<wl_transfer>& transfers) const;
-  static Rounds from(int64_t rounds, const int64_t* ends, const wl_transfer* transfers);
+  int64_t size() const { return int64_t(ends_.size()); }
+  std::span<const wl_transfer> operator[](int64_t round) const {
+    const int64_t begin = round ? ends_[round - 1] : 0;
+    return {transfers_.data() + begin, size_t(ends_[round] - begin)};
+  }
+  const int64_t* ends() const { return ends_.data(); }
+  const wl_transfer* transfers() const { return transfers_.data(); }
 
  private:
-  std::vector<std::vector<wl_transfer>> rounds_;
+  std::vector<std::vector<wl_transfer>> open_;
+  std::vector<int64_t> ends_;
+  std::vector<wl_transfer> transfers_;
 };
 
 struct Schedule {

@@ -114,17 +114,19 @@ class Schedule:
         A chunk is held from the round that brings it until it was computed with, a step later, and
         sent on for the last time.
         """
-        rounds, source, target, chunk = self.table().astype(np.int64).T
+        rounds, source, target, chunk = self.table().T
         chunks = self.ranks * self.parts
-        first = np.full(self.ranks * chunks, -1)  # of [rank, chunk]; -1: never brought
+        first = np.full(self.ranks * chunks, -1, np.int32)  # of [rank, chunk]; -1: never brought
         first[target * chunks + chunk] = rounds
         last = first + 1
         np.maximum.at(last, source * chunks + chunk, rounds)
         (brought,) = np.nonzero(first >= 0)
-        levels = np.zeros((self.ranks, int(last.max()) + 2), np.int64)
-        np.add.at(levels, (brought // chunks, first[brought]), 1)
-        np.add.at(levels, (brought // chunks, last[brought] + 1), -1)
-        return float(levels.cumsum(axis=1).max()) / self.parts
+        steps = int(last.max()) + 2
+        row = brought // chunks * steps
+        arrived = np.bincount(row + first[brought], minlength=self.ranks * steps)
+        gone = np.bincount(row + last[brought] + 1, minlength=self.ranks * steps)
+        levels = (arrived - gone).reshape(self.ranks, steps).cumsum(axis=1)
+        return float(levels.max()) / self.parts
 
     def owner(self, chunk: int) -> int:
         """The rank whose data the chunk is."""
