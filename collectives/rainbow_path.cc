@@ -37,6 +37,7 @@ class Search {
     missing_ = int(std::count(used_.begin(), used_.end(), 0));
   }
 
+  // Ends for every k that hamiltonian_cycles() allows: the seed fixes the search, and all were run.
   std::vector<int> run() {
     while (missing_ > 0) step();
     return path_;

@@ -157,6 +157,8 @@ def test_loads_of_nodes_are_at_the_bound(nodes: int, per_node: int, home: float)
     cost = co.schedule(topology, "hierarchical").cost(MB, home_bytes_per_rank=home)
     assert cost.load_ratio == pytest.approx(1.0)
     assert co.schedule(topology, "direct").cost(MB).load_ratio == pytest.approx(per_node)
+    one_card = co.Topology.nodes(nodes, per_node, 400, 50, nics=1)
+    assert co.schedule(one_card, "hierarchical").cost(MB).load_ratio == pytest.approx(1.0)
 
 
 def test_the_ring_is_chosen_where_there_is_one() -> None:
