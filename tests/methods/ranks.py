@@ -26,11 +26,13 @@ def length_of(case):
     return sum(case.lengths_q) if case.ragged else case.sq
 
 
-def run_rank(world, case, kind, layout="zigzag", backward=True, with_lse=True, timeout=30.0):
+def run_rank(
+    world, case, kind, layout="zigzag", backward=True, with_lse=True, timeout=30.0, topology=None
+):
     """What one rank does; every rank gets the whole results."""
     x = case.make()
     tensors = [t[None] if case.ragged else t for t in (*x.qkv, x.grad_o)]
-    part = tasp.Sharding(length_of(case), world, layout, x.cu_seqlens_q)
+    part = tasp.Sharding(length_of(case), world, layout, x.cu_seqlens_q, topology)
     *qkv, grad_o = (part.shard(t) for t in tensors)
     qkv = [t.requires_grad_(backward) for t in qkv]
     o, lse = tasp.ring_attention(

@@ -17,8 +17,8 @@ from warploom.testing.cases import AttentionCase
 from .ranks import check, run, same_bits
 
 KINDS = ("ring", "bidirectional", "hamilton", "direct", "hierarchical", "ulysses")
-DENSE = {"b": 2, "sq": 37, "h": 4, "hk": 2, "d": 16, "dv": 8}
-RAGGED = {"lengths_q": (11, 1, 0, 25), "h": 4, "hk": 2, "d": 16, "dv": 8}
+DENSE = {"b": 2, "sq": 37, "h": 8, "hk": 2, "d": 8, "dv": 16}
+RAGGED = {"lengths_q": (11, 1, 0, 25), "h": 8, "hk": 2, "d": 8, "dv": 16}
 MASKS = (mask.full(), mask.causal(), mask.window(5, 0), mask.window(3, 6))
 CAUSAL = AttentionCase(**DENSE, mask=mask.causal())
 
@@ -73,6 +73,15 @@ def test_heads_that_ranks_do_not_divide(h, hk):
     for ranks in (3, 5):
         check(case, run(case, ranks, "ulysses"))
     check(case, run(case, 6, schedule_of("hybrid", 6, group=3), backward=False))
+
+
+@pytest.mark.parametrize("kind", ["bus", "full_mesh", "ring", "nodes"])
+def test_a_schedule_is_chosen(kind):
+    """By links, shapes and whether gradients are wanted; the same on every rank."""
+    make = getattr(collectives.Topology, kind)
+    topology = make(2, 2, 50, 5) if kind == "nodes" else make(4, 50)
+    for backward in (False, True):
+        check(CAUSAL, run(CAUSAL, 4, "auto", backward=backward, topology=topology))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from warploom.collectives import Schedule, head_slices
+from warploom.collectives import Schedule, Workload, head_slices
 from warploom.mask import Mask
 from warploom.methods.tasp import ring, token_ring
 from warploom.methods.tasp.groups import Grouped, known_stages
 from warploom.methods.tasp.heads import HeadExchange, ToHeads, ToRows
 from warploom.methods.tasp.local import Formula, Pair
 from warploom.methods.tasp.ring import Job
-from warploom.methods.tasp.schedules import known_schedule
+from warploom.methods.tasp.schedules import best_schedule, known_schedule
 from warploom.methods.tasp.sharding import Sharding
 from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
 
@@ -49,7 +49,8 @@ def ring_attention(
         sharding: who holds which rows; its documents apply.
         mask: from ``wl.mask``, on positions of the whole sequence (of each document by itself);
             None is ``full()``.
-        schedule: ``"auto"``, a kind (made for ``sharding.topology``) or a schedule.
+        schedule: ``"auto"``, the one with the least predicted communication on
+            ``sharding.topology``; a kind, made for it; or a schedule.
         scale: factor of the logits; None is ``d ** -0.5``.
         softcap: c > 0 turns a logit x into ``c * tanh(x / c)``; None does not.
         timeout: seconds that one wait for other ranks may last.
@@ -66,8 +67,9 @@ def ring_attention(
     """
     q, k, v = (_autocast(t) for t in (q, k, v))
     _check(q, k, v, sharding, scale, softcap)
-    chosen = _choose(sharding, schedule)
+    bands = Mask(*band(mask))
     record = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    chosen = _choose(sharding, schedule, q, v, bands, record)
     if chosen is not None and record and not _differentiable(chosen):
         raise NotImplementedError(
             f"schedule {chosen.kind!r} has no backward: use one that moves keys and values or all "
@@ -77,7 +79,7 @@ def ring_attention(
         sharding.world,
         sharding.partition,
         chosen,
-        Mask(*band(mask)),
+        bands,
         Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap),
         timeout,
         q.shape[2],
@@ -88,13 +90,34 @@ def ring_attention(
     return result if return_lse else result[0]
 
 
-def _choose(sharding: Sharding, schedule: str | Schedule) -> Schedule | None:
+def _choose(
+    sharding: Sharding,
+    schedule: str | Schedule,
+    q: torch.Tensor,
+    v: torch.Tensor,
+    mask: Mask,
+    record: bool,
+) -> Schedule | None:
     """The schedule of a call; None where there is no other rank."""
     if sharding.topology is None:
         return None
-    if isinstance(schedule, str):
-        return known_schedule(sharding.topology, "direct" if schedule == "auto" else schedule)
-    return schedule
+    if isinstance(schedule, Schedule):
+        return schedule
+    if schedule != "auto":
+        return known_schedule(sharding.topology, schedule)
+    b, _, h, d = (max(size, 1) for size in q.shape)
+    workload = Workload(
+        queries=max(sharding.length, 1),
+        heads=h,
+        head_dim=d,
+        kv_heads=v.shape[2],
+        value_dim=v.shape[3],
+        batch=b,
+        element_bytes=q.element_size(),
+        causal=mask.right == 0,
+        backward=record,
+    )
+    return best_schedule(sharding.topology, workload)
 
 
 def _differentiable(schedule: Schedule) -> bool:

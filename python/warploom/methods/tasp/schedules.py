@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from warploom import collectives
-from warploom.collectives import Schedule, Topology
+from warploom.collectives import Schedule, Topology, Workload
 
 
 @lru_cache(maxsize=64)
@@ -24,3 +24,9 @@ def everybody(ranks: int) -> Schedule:
 def known_schedule(topology: Topology, kind: str) -> Schedule:
     """The schedule of a kind; made once."""
     return collectives.schedule(topology, kind)
+
+
+@lru_cache(maxsize=64)
+def best_schedule(topology: Topology, workload: Workload) -> Schedule:
+    """The schedule with the smallest predicted time; chosen once."""
+    return collectives.schedule(topology, "auto", workload=workload)
