@@ -1,4 +1,4 @@
-"""``warploom demo llm``: a real language model on warploom's attention, beside torch's SDPA."""
+"""``warploom demo``: a real language model on warploom's attention, whole or cut over processes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ _NEEDED = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=("llm",))
-    parser.add_argument("--tokens", type=int, default=3072, help="tokens to score (default 3072)")
-    parser.add_argument(
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    llm = names.add_parser("llm", help="attention and decoding, beside torch's SDPA")
+    llm.add_argument("--tokens", type=int, default=3072, help="tokens to score (default 3072)")
+    llm.add_argument(
         "--new-tokens", type=int, default=24, help="tokens to generate after them (default 24)"
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "bfloat16", "float32"),
-        default="auto",
-        help="of both runs; auto: bfloat16 where the processor multiplies it, else float32",
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="timed runs of each (default 2)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo-out"), help="folder of llm.json and llm.png"
-    )
+    llm.add_argument("--rounds", type=int, default=2, help="timed runs of each (default 2)")
+    ring = names.add_parser("ring", help="a text cut over processes, beside one process")
+    ring.add_argument("--tokens", type=int, default=2048, help="tokens to read (default 2048)")
+    ring.add_argument("--ranks", type=int, default=4, help="processes (default 4)")
+    for name, default in (("llm", "auto"), ("ring", "float32")):
+        demo = names.choices[name]
+        demo.add_argument(
+            "--dtype",
+            choices=("auto", "bfloat16", "float32"),
+            default=default,
+            help="of all runs; auto: bfloat16 where the processor multiplies it, else float32 "
+            f"(default {default})",
+        )
+        demo.add_argument(
+            "--out", type=Path, default=Path("demo-out"), help="folder of what is written"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,6 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
         lines = [f"  pip install {package}" for package in missing]
         print("\n".join(["the demo needs:", *lines]), file=sys.stderr)
         return 1
+    if arguments.name == "ring":
+        from warploom.cli import demo_ring
+
+        return demo_ring.run(
+            tokens=arguments.tokens,
+            ranks=arguments.ranks,
+            dtype=arguments.dtype,
+            out=arguments.out,
+        )
     from warploom.cli import demo_llm
 
     return demo_llm.run(

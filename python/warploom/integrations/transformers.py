@@ -73,11 +73,7 @@ def attention_forward(
     Raises:
         NotImplementedError: something asked for cannot be expressed; its name is said.
     """
-    if dropout:
-        raise NotImplementedError(f"dropout is {dropout}: must be 0 (config.attention_dropout)")
-    for name, reason in _REFUSED.items():
-        if others.get(name) is not None and others[name] is not False:
-            raise NotImplementedError(f"{name} with attn_implementation='{NAME}': {reason}")
+    refuse(NAME, dropout, others)
     q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     plan = _plan(module, q, k, attention_mask, is_causal, sliding_window)
     if others.get("cu_seq_lens_q") is not None and len(plan.segments) < 2:
@@ -86,6 +82,17 @@ def attention_forward(
         )
     out = _attend(q, k, v, plan, {"scale": scaling, "softcap": softcap})
     return out, None
+
+
+def refuse(implementation: str, dropout: float, others: dict[str, Any]) -> None:
+    """Raises NotImplementedError for what the kernels cannot express, by name."""
+    if dropout:
+        raise NotImplementedError(f"dropout is {dropout}: must be 0 (config.attention_dropout)")
+    for name, reason in _REFUSED.items():
+        if others.get(name) is not None and others[name] is not False:
+            raise NotImplementedError(
+                f"{name} with attn_implementation='{implementation}': {reason}"
+            )
 
 
 def _plan(

@@ -165,6 +165,16 @@ def _understand(function: Callable[..., Any]) -> _Pattern:
     )
 
 
+def band_of(function: Callable[..., Any]) -> Mask:
+    """The band of a mask function; which sequences are packed is left to the caller.
+
+    Raises:
+        NotImplementedError: the function describes no band.
+    """
+    pattern = _understand(function)
+    return window(pattern.left, pattern.right)
+
+
 def plan_mask(
     batch_size: int,
     kv_length: int,
