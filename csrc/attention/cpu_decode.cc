@@ -282,8 +282,11 @@ class Decode {
     }
     for (; c < p.dv; ++c) o[c] = from_float<T>(sums[c] * factor);
     if (p.lse) {
-      p.lse[(sequence * p.h + head) * p.s + i] =
-          empty ? -kInfinity : (maximum + std::log2(sum)) * kLn2;
+      // An infinite score makes the sum NaN, but its logarithm's limit is known.
+      p.lse[(sequence * p.h + head) * p.s + i] = empty ? -kInfinity
+                                                 : maximum == kInfinity
+                                                     ? maximum
+                                                     : (maximum + std::log2(sum)) * kLn2;
     }
   }
 

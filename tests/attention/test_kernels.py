@@ -249,6 +249,45 @@ def test_decode_of_a_last_page_partly_filled_with_nan(kernel):
     assert not o.isnan().any()
 
 
+@pytest.mark.parametrize("kernel", names("decode"))
+@pytest.mark.parametrize("length", [300, 40_000], ids=["one piece", "several"])
+def test_infinite_scores_act_as_in_the_formula_while_decoding(kernel, length):
+    """All -inf: NaN. Some -inf: weight 0. One +inf: NaN, and an lse of +inf."""
+    case = DecodeCase(lengths=(length, length - 30), h=4, hk=2, d=16, dtype=kernel.dtype)
+    x = case.make()
+    q = x.q.abs() + 0.5
+    lowest = torch.full_like(x.k_cache, -torch.inf)
+    some, one, both = x.k_cache.clone(), x.k_cache.clone(), x.k_cache.clone()
+    some[:, : length - 60] = -torch.inf
+    one[:, length // 3] = torch.inf
+    both[:, : length - 60], both[:, length - 50] = -torch.inf, torch.inf
+    for k in (lowest, some, one, both):
+        check_decode(case, dataclasses.replace(x, q=q, k_cache=k), kernel=kernel.name)
+
+
+@pytest.mark.parametrize("kernel", names("decode"))
+@pytest.mark.parametrize("name", ["q", "k_cache", "v_cache"])
+def test_nan_shows_in_its_heads_while_decoding(kernel, name):
+    """A NaN of kv head 1: in the rows of its group, or of its query head, and nowhere else."""
+    case = DecodeCase(lengths=(150, 90), h=4, hk=2, d=40, dtype=kernel.dtype)
+    x = case.make()
+    poisoned = getattr(x, name).clone()
+    poisoned[0, 0 if name == "q" else 70, 1, 5] = torch.nan
+    o, lse = run_decode(case, dataclasses.replace(x, **{name: poisoned}), kernel=kernel.name)
+    expected = torch.zeros_like(o, dtype=torch.bool)
+    if name == "q":
+        expected[0, :, 1] = True
+    elif name == "k_cache":
+        expected[0, :, 2:] = True
+    else:
+        expected[0, :, 2:, 5] = True
+    assert torch.equal(o.isnan(), expected)
+    heads = torch.zeros_like(lse, dtype=torch.bool)
+    if name != "v_cache":
+        heads[0] = expected[0].any(-1).T
+    assert torch.equal(lse.isnan(), heads)
+
+
 LAYOUTS = {
     "packed": lambda t: torch.stack([t, t, t], 2).unbind(2)[1],
     "heads first": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
