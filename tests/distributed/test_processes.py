@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -85,6 +86,42 @@ def test_a_process_that_dies_or_stops_is_named_and_all_others_end_in_order() -> 
                 assert 2 <= len(outcome.result) <= 3, outcome.result
                 assert all(said.startswith(named) for said in outcome.result)
                 assert "an earlier exchange failed" in outcome.result[-1]
+
+
+def run_until_struck(world: World, victim: int, how: str) -> str:
+    """Large messages one after the other, so that the fault comes in the middle of some."""
+    size = 1_000_000
+    schedule = direct(world.size)
+    layout = Layout.uniform(schedule.ranks * schedule.parts, torch.zeros(size))
+    first = world.rank * schedule.parts
+    own = {c: [torch.zeros(size)] for c in range(first, first + schedule.parts)}
+    if world.rank == victim:
+        threading.Timer(0.3, die, [how]).start()
+    try:
+        while True:
+            with world.exchange(schedule, own, layout, reduce=layout) as run:
+                for _, chunks in run:
+                    for chunk in chunks:
+                        run.give(chunk, [torch.ones(size)])
+    except (RankLostError, RankStalledError) as error:
+        return f"{type(error).__name__} {error.rank}"
+
+
+@pytest.mark.parametrize(("how", "error"), [("kill", RankLostError), ("stop", RankStalledError)])
+def test_a_fault_amid_large_messages(how: str, error: type[Exception]) -> None:
+    """Some are half received, which gloo would wait for without end."""
+    with ThreadPoolExecutor(3) as threads:
+        results = threads.map(
+            lambda victim: run_processes(
+                3, run_until_struck, victim, how, timeout=4.0, limit=60, gone=(victim,)
+            ),
+            range(3),
+        )
+    for victim, outcomes in enumerate(results):
+        for rank, outcome in enumerate(outcomes):
+            if rank != victim:
+                assert (outcome.error, outcome.exit_code) == (None, 0)
+                assert outcome.result == f"{error.__name__} {victim}"
 
 
 def test_a_process_that_was_stopped_and_goes_on_learns_of_it() -> None:

@@ -99,7 +99,7 @@ class Rounds:
             while flights:
                 flight = flights[0]
                 try:
-                    self._transport.wait(flight.handle, self._timeout)
+                    self._transport.wait(flight.handle)
                 except RuntimeError as error:
                     self._explain(error, waiting)
                 del flights[0], waiting.missing[0]

@@ -197,7 +197,7 @@ class SimulatedTransport:
             event = torch.cuda.current_stream(message.tensor.device).record_event()
         return Work(message, event, self._monitor)
 
-    def wait(self, handle: Work, timeout: float) -> None:
+    def wait(self, handle: Work) -> None:
         self._monitor.sleep(lambda: handle.finished)
         if handle.moved is not None:
             torch.cuda.current_stream(handle.message.tensor.device).wait_event(handle.moved)

@@ -3,118 +3,25 @@
 from __future__ import annotations
 
 import atexit
-import datetime
 import os
 import secrets
 import time
 import weakref
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
+from warploom.distributed.gloo import GlooTransport
 from warploom.distributed.links import SocketLink, address_towards, check_addresses
 from warploom.distributed.monitor import Monitor
-from warploom.distributed.transport import Label, Message, Posted, Transport
+from warploom.distributed.nccl import NcclTransport
+from warploom.distributed.transport import Label, Message, Transport
 from warploom.distributed.world import TIMEOUT, World
 
-SLACK = 30.0  # seconds that gloo's own deadline lies behind the monitor's
-ABORT_TAG = (1 << 30) - 1
 _worlds: Counter[str] = Counter()  # worlds made in each group, so that each has keys of its own
-
-
-class GlooTransport:
-    """gloo's messages. Its waits cannot be stopped or polled, but one that ends ends all."""
-
-    asynchronous = False
-
-    def __init__(self, group: Any, size: int, rank: int) -> None:
-        self._group = group
-        self._peers = [peer for peer in range(size) if peer != rank]
-
-    def post(self, label: Label, sends: Sequence[Message], receives: Sequence[Message]) -> Posted:
-        incoming = [self._group.recv([m.tensor], m.peer, m.tag) for m in receives]
-        outgoing = [self._group.send([m.tensor], m.peer, m.tag) for m in sends]
-        return Posted(outgoing, incoming)
-
-    def wait(self, handle: Any, timeout: float) -> None:
-        handle.wait(datetime.timedelta(seconds=timeout + SLACK))
-
-    def done(self, handle: Any) -> bool:
-        raise NotImplementedError("gloo does not tell before it is waited for")
-
-    def ready(self, handle: Any) -> bool:
-        raise NotImplementedError("gloo does not tell before it is waited for")
-
-    def check(self, name: str, tensor: torch.Tensor) -> None:
-        if tensor.device.type != "cpu":
-            raise ValueError(f"{name} is on {tensor.device}, gloo needs it on the CPU")
-
-    def abort(self) -> None:
-        """A receive that times out makes gloo close all of the group's connections."""
-        for peer in self._peers:
-            try:
-                stray = self._group.recv([torch.empty(1)], peer, ABORT_TAG)
-                stray.wait(datetime.timedelta(milliseconds=1))
-            except RuntimeError:
-                continue
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass
-class Batch:
-    """NCCL's works of one round, and what of the posting stream was before them."""
-
-    works: list[Any]
-    before: torch.cuda.Event
-
-
-class NcclTransport:
-    """NCCL's messages, on its own stream: a round is one batch, and the host waits for none."""
-
-    asynchronous = True
-
-    def __init__(self, group: Any, device: torch.device) -> None:
-        self._group, self._device = group, device
-
-    def post(self, label: Label, sends: Sequence[Message], receives: Sequence[Message]) -> Posted:
-        operations = [self._operation(dist.irecv, m) for m in receives]
-        operations += [self._operation(dist.isend, m) for m in sends]
-        if not operations:
-            return Posted([], [])
-        before = torch.cuda.current_stream(self._device).record_event()
-        batch = Batch(dist.batch_isend_irecv(operations), before)
-        return Posted([batch] * len(sends), [batch] * len(receives))
-
-    def _operation(self, kind: Any, message: Message) -> dist.P2POp:
-        peer = dist.get_global_rank(self._group, message.peer)
-        return dist.P2POp(kind, message.tensor, peer, self._group, message.tag)
-
-    def wait(self, handle: Batch, timeout: float) -> None:
-        for work in handle.works:
-            work.wait()  # the current stream waits, the host goes on
-
-    def done(self, handle: Batch) -> bool:
-        return all(work.is_completed() for work in handle.works)
-
-    def ready(self, handle: Batch) -> bool:
-        return bool(handle.before.query())
-
-    def check(self, name: str, tensor: torch.Tensor) -> None:
-        if tensor.device != self._device:
-            raise ValueError(f"{name} is on {tensor.device}, it must be on {self._device}")
-
-    def abort(self) -> None:
-        self._group.abort()
-
-    def close(self) -> None:
-        pass
 
 
 class TorchWorld(World):
@@ -198,7 +105,7 @@ def make_transport(group: Any, monitor: Monitor) -> tuple[Transport, torch.devic
         device = torch.device("cuda", torch.cuda.current_device())
         return NcclTransport(group, device), device
     if "gloo" in backends:
-        return GlooTransport(group, monitor.size, monitor.rank), torch.device("cpu")
+        return GlooTransport(group, monitor), torch.device("cpu")
     raise ValueError(f"group has the backend {backends}, it must be gloo or nccl")
 
 

@@ -46,10 +46,10 @@ class Transport(Protocol):
     def post(self, label: Label, sends: Sequence[Message], receives: Sequence[Message]) -> Posted:
         """Starts sending and receiving; the tensors belong to the transport until waited for."""
 
-    def wait(self, handle: Any, timeout: float) -> None:
-        """Returns when the work is done, or ordered. RuntimeError if the transport itself failed.
+    def wait(self, handle: Any) -> None:
+        """Returns when the work is done, or ordered. The monitor keeps the deadline.
 
-        The monitor keeps the deadline and aborts; `timeout` is for transports that need one.
+        Raises: the monitor's failure; RuntimeError if the transport itself failed.
         """
 
     def done(self, handle: Any) -> bool:
@@ -62,7 +62,7 @@ class Transport(Protocol):
         """Raises ValueError for a tensor that cannot be moved."""
 
     def abort(self) -> None:
-        """Makes every wait return or raise soon, from any thread; nothing moves afterwards."""
+        """Breaks all connections, from any thread, after the monitor has taken a failure."""
 
     def close(self) -> None:
         """Gives back what the transport holds."""
