@@ -14,6 +14,7 @@ import torch
 from tests.architecture.sources import ROOT
 from tests.distributed.processes import run_processes
 from warploom.mask import causal
+from warploom.methods import tasp
 from warploom.testing.cases import AttentionCase
 from warploom.testing.compare import peer_bound, peer_distance
 
@@ -45,6 +46,30 @@ def test_processes_get_the_bits_of_simulated_ranks(ranks):
         assert all(map(same_bits, found, wanted))
     for case, results in zip((c for c in CASES for _ in KINDS), wanted, strict=True):
         check(case, results)
+
+
+def compiled(world):
+    """Whether a compiled function of whole rows gives the bits of the same without a compiler."""
+    torch.set_num_threads(1)
+    part = tasp.Sharding(21, world)
+    x = torch.randn(1, 21, 2, 8, generator=torch.Generator().manual_seed(0))
+
+    def f(rows):
+        o = tasp.ring_attention(2 * rows, rows, rows, sharding=part, mask=causal(), schedule="ring")
+        return part.unshard(o.sin()).cos()
+
+    found = []
+    for function in (f, torch.compile(f, backend="aot_eager")):
+        rows = part.shard(x).requires_grad_()
+        o = function(rows)
+        o.sum().backward()
+        found.append((o, rows.grad))
+    return same_bits(*found)
+
+
+def test_compilers_leave_it_alone():
+    outcomes = run_processes(2, compiled, limit=90)
+    assert [(outcome.error, outcome.result) for outcome in outcomes] == [(None, True)] * 2
 
 
 def losses(ranks, *options):

@@ -18,6 +18,7 @@ from warploom.methods.tasp.local import Formula, Pair
 from warploom.methods.tasp.ring import Job
 from warploom.methods.tasp.schedules import best_schedule, known_schedule
 from warploom.methods.tasp.sharding import Sharding
+from warploom.methods.tasp.uncompiled import uncompiled
 from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
 
 
@@ -65,6 +66,22 @@ def ring_attention(
         NotImplementedError: the schedule has no backward, and an input requires grad.
         TimeoutError, ConnectionError: a rank stalled or is gone; which, and at which transfer.
     """
+    result = _attend(q, k, v, sharding, mask, schedule, scale, softcap, timeout)
+    return result if return_lse else result[0]
+
+
+@uncompiled
+def _attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    sharding: Sharding,
+    mask: Mask | None,
+    schedule: str | Schedule,
+    scale: float | None,
+    softcap: float | None,
+    timeout: float,
+) -> Pair:
     q, k, v = (_autocast(t) for t in (q, k, v))
     _check(q, k, v, sharding, scale, softcap)
     bands = Mask(*band(mask))
@@ -85,9 +102,7 @@ def ring_attention(
         q.shape[2],
         (k.shape[2],) * sharding.world.size,
     )
-    run = _RUNS["kv" if chosen is None else chosen.moves]
-    result: Pair = run(job, record, q, k, v)
-    return result if return_lse else result[0]
+    return _RUNS["kv" if chosen is None else chosen.moves](job, record, q, k, v)
 
 
 def _choose(

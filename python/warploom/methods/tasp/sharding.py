@@ -15,6 +15,7 @@ from warploom.distributed import Layout as ChunkLayout
 from warploom.distributed import Spec, TorchWorld, World
 from warploom.methods.tasp.partition import Layout, Partition
 from warploom.methods.tasp.schedules import everybody, full_mesh
+from warploom.methods.tasp.uncompiled import uncompiled
 
 
 class Sharding:
@@ -100,8 +101,7 @@ class Sharding:
             TimeoutError, ConnectionError: a rank stalled or is gone.
         """
         self._check("x", x, dim, self.rows)
-        result: torch.Tensor = _Unshard.apply(x, self, dim, timeout)  # type: ignore[no-untyped-call]
-        return result
+        return _unshard(x, self, dim, timeout)
 
     def _check(self, name: str, x: torch.Tensor, dim: int, rows: int) -> None:
         if not -x.dim() <= dim < x.dim():
@@ -130,6 +130,12 @@ def _world_of(group: dist.ProcessGroup | None) -> TorchWorld:
     if group not in _worlds:
         _worlds[group] = TorchWorld(group)
     return _worlds[group]
+
+
+@uncompiled
+def _unshard(x: torch.Tensor, sharding: Sharding, dim: int, timeout: float | None) -> torch.Tensor:
+    result: torch.Tensor = _Unshard.apply(x, sharding, dim, timeout)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Unshard(torch.autograd.Function):
