@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 import torch
 
 from warploom.cli import main, perf
-from warploom.perf import attention
+from warploom.perf import attention, collectives
 
 NAMES = [case.name for case in attention.cases("cpu")]
 
@@ -41,6 +41,17 @@ def test_a_quick_run_of_everything(tmp_path, capsys):
     assert picture.stat().st_size > 0
     shown = capsys.readouterr().out
     assert shown.index("ceilings, 1 thread") < shown.index("forward_bf16")
+
+
+def test_a_quick_run_of_processes(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    words = ["perf", "collectives", "--quick", "--cases", "attention_direct_4"]
+    assert main([*words, "--json", str(path)]) == 0
+    (row,) = (json.loads(line) for line in path.read_text().splitlines())
+    assert (row["threads"], row["case"]) == (1, "attention_direct_4")
+    assert row["others"]["plain ring"]["ratio"]["median"] > 0
+    with pytest.raises(ValueError, match="device is cuda"):
+        collectives.cases("cuda")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from warploom.perf.case import Case, Context
     from warploom.perf.measure import Row
 
-FAMILIES = ("attention",)
+FAMILIES = ("attention", "collectives")
 _BUSY = 0.5  # others' load for each core, above which that is said
 
 
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument(
-        "--threads", type=_threads, help="numbers of CPU threads, as 1,2; default: 1 and all"
+        "--threads",
+        type=_threads,
+        help="numbers of CPU threads, as 1,2; default: 1 and all, of collectives 1 a process",
     )
     parser.add_argument(
         "--cases", type=_words, default=["*"], help="names or patterns, as forward_*,decode_bf16"
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("\n".join(f"{case.name:<22} {case.text}" for case in cases))
         return 0
-    rows = _measure(cases, arguments)
+    rows = _measure(family, cases, arguments)
     _write(rows, arguments)
     return 0
 
@@ -81,7 +84,7 @@ def select(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
     return [c for c in cases if any(fnmatch.fnmatch(c.name, pattern) for pattern in patterns)]
 
 
-def _measure(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
+def _measure(family: ModuleType, cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
     import torch
 
     from warploom.perf import machine
@@ -102,8 +105,8 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     before = torch.get_num_threads()
     try:
-        contexts = _contexts(arguments)
-        for context in contexts:
+        contexts = _contexts(family, arguments)
+        for context in contexts if family.CEILINGS else []:
             torch.set_num_threads(context.threads)
             rows.append({**measure_ceilings(context, effort), **stamp})
             print("\n".join(ceiling_lines(rows[-1])), end="\n\n", flush=True)
@@ -121,13 +124,14 @@ def _measure(cases: Sequence[Case], arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _contexts(arguments: argparse.Namespace) -> list[Context]:
+def _contexts(family: ModuleType, arguments: argparse.Namespace) -> list[Context]:
     from warploom.perf.case import Context
 
     if arguments.device != "cpu":
         threads = [1]
     else:
-        threads = arguments.threads or sorted({1, len(os.sched_getaffinity(0))})
+        default = family.THREADS or sorted({1, len(os.sched_getaffinity(0))})
+        threads = arguments.threads or list(default)
     return [Context(arguments.device, count, arguments.quick) for count in threads]
 
 

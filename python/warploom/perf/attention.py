@@ -13,6 +13,8 @@ from warploom.perf.case import Case, Contender, Context, Goal, Metric, Role
 from warploom.perf.timing import Call, Timer
 from warploom.testing.cases import AttentionCase, DecodeCase
 
+CEILINGS = True  # of the device, shown first
+THREADS: tuple[int, ...] | None = None  # of the CPU, where none are asked for: 1 and all
 _SDPA = "torch SDPA"
 _FULL = "full d128"
 _VARLEN_LENGTHS = (17, 3001, 129, 640, 1531, 72, 2048, 333, 1000, 257)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -80,19 +81,22 @@ class Goal:
     """A bound on the ratio to a contender, or on the time of a call.
 
     ``against``: one or more contenders; of several, the fastest counts. Ratios are of work per
-    second, ours over theirs. ``at_most_slower`` bounds our time over theirs from above, and
-    ``at_most_seconds`` our own time.
+    second, ours over theirs. ``at_most_slower`` bounds our time over theirs from above,
+    ``within`` its distance from 1 each way, and ``at_most_seconds`` our own time.
     """
 
     against: tuple[str, ...] = ()
     at_least: float | None = None
     at_most_slower: float | None = None
     at_most_seconds: float | None = None
+    within: float | None = None
 
     def __post_init__(self) -> None:
-        bounds = (self.at_least, self.at_most_slower, self.at_most_seconds)
+        bounds = (self.at_least, self.at_most_slower, self.at_most_seconds, self.within)
         if sum(bound is not None for bound in bounds) != 1:
-            raise ValueError("a goal has exactly one of at_least, at_most_slower, at_most_seconds")
+            raise ValueError(
+                "a goal has exactly one of at_least, at_most_slower, at_most_seconds, within"
+            )
         if (self.at_most_seconds is None) != bool(self.against):
             raise ValueError("a goal on a ratio names whom it is against, one on a time nobody")
 
@@ -102,6 +106,8 @@ class Goal:
             return f"at least {self.at_least:g}x the rate of {whom}"
         if self.at_most_slower is not None:
             return f"at most {self.at_most_slower:g}x the time of {whom}"
+        if self.within is not None:
+            return f"within {100 * self.within:g}% of the time of {whom}"
         assert self.at_most_seconds is not None
         return f"at most {format_seconds(self.at_most_seconds)}"
 
@@ -114,7 +120,7 @@ def format_seconds(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """A row to be: ``contenders(context)`` are made when it runs, ours first."""
+    """A row to be: ``contenders(context)`` are made when it runs, ours first, inside ``around``."""
 
     name: str
     text: str
@@ -123,3 +129,4 @@ class Case:
     goals: tuple[Goal, ...] = ()
     dtype: str = "float32"  # of the results: how far a peer's may be from ours
     timer: Callable[[Context], Timer] = field(default=Context.timer)
+    around: Callable[[Context], AbstractContextManager[Any]] = lambda context: nullcontext()

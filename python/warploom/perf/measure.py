@@ -39,6 +39,11 @@ def measure(
     Raises:
         ValueError: a peer computes something else than ours.
     """
+    with case.around(context):
+        return _measure(case, context, effort, note)
+
+
+def _measure(case: Case, context: Context, effort: Effort, note: Callable[[str], None]) -> Row:
     contenders = list(case.contenders(context))
     ours = contenders[0]
     if ours.role is not Role.OURS:
@@ -169,6 +174,9 @@ def judge(goal: Goal, seconds: Spread, ratios: dict[str, Spread]) -> Row:
             met = None
         elif goal.at_least is not None:
             met = value >= goal.at_least
+        elif goal.within is not None:
+            value = 1 / value
+            met = abs(value - 1) <= goal.within
         else:
             assert goal.at_most_slower is not None
             value = 1 / value
