@@ -19,9 +19,13 @@ from kernel_params import emulated
 import warploom as wl
 from warploom.mask import causal, full, window
 from warploom.testing.attention import (
+    backward_inputs,
     check_backward,
     check_decode,
     check_forward,
+    merge_inputs,
+    run_backward,
+    run_decode,
     run_forward,
 )
 from warploom.testing.cases import AttentionCase, DecodeCase
@@ -101,16 +105,36 @@ def test_empty_backward(kernel, case):
         check_backward(case, with_lse=True, kernel=kernel)
 
 
-@pytest.mark.parametrize("kernel", names("prefill"))
-def test_every_order_of_threads_gives_the_same_bits(kernel):
+def call_of(kernel):
+    """A call whose work is cut among several blocks, and whose parts are then put together."""
+    name = kernel.name
+    if kernel.op == "decode":
+        case = DecodeCase(
+            lengths=(600, 40), h=4, hk=2, d=kernel.max_head_dim, page=32, dtype=kernel.dtype
+        )
+        inputs = case.make()
+        return lambda: run_decode(case, inputs, name)
+    if kernel.op == "merge":
+        o, lse = merge_inputs((1, 9, 2, 24), getattr(torch, kernel.dtype))
+        return lambda: wl.merge_states(o, lse, kernel=name)
     case = of_width(kernel, sq=40, sk=70, h=2, hk=1, mask=window(30, 0))
-    results = []
+    if kernel.op == "prefill":
+        return lambda: run_forward(case, kernel=name)
+    x, o, lse, grad_lse = backward_inputs(case, with_lse=True)
+    return lambda: run_backward(case, x, o, lse, grad_lse, name)
+
+
+@pytest.mark.parametrize(
+    "kernel", names("prefill") + names("backward") + names("decode") + names("merge")
+)
+def test_every_order_of_threads_gives_the_same_bits(kernel):
+    call, results = call_of(kernel), []
     for seed in SEEDS:
         with emulator(seed=seed):
-            results.append(run_forward(case, kernel=kernel.name))
-    for o, lse in results[1:]:
-        assert torch.equal(o, results[0][0])
-        assert torch.equal(lse, results[0][1])
+            results.append(call())
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kernel", names("prefill"))

@@ -177,25 +177,48 @@ def test_autocast_lowers_inputs_and_returns_gradients_in_theirs():
         assert grad.dtype == torch.float32
 
 
-def under_forward_ad(function, q):
+def under_forward_ad(function, x):
     with torch.autograd.forward_ad.dual_level():
-        return function(torch.autograd.forward_ad.make_dual(q, torch.ones_like(q)))
+        return function(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def calls_of_a_tensor():
+    """Each op as a function of one of its tensors, and that tensor."""
+    q, k, v = qkv()
+    (rows, *others), *offsets = ragged()
+    decoded, *cache = decode_inputs()
+    parts, lse = merge_inputs()
+    k_pages, v_pages, k_rows, v_rows, slots = page_inputs()
+
+    def write(k_rows):
+        wl.page_write(k_pages, v_pages, k_rows, v_rows, slots)
+        return k_rows
+
+    return {
+        "attention": (lambda q: wl.attention(q, k, v), q),
+        "attention_varlen": (lambda q: wl.attention_varlen(q, *others, *offsets), rows),
+        "attention_decode": (lambda q: wl.attention_decode(q, *cache), decoded),
+        "merge_states": (lambda o: wl.merge_states([o, parts[1]], lse)[0], parts[0]),
+        "page_write": (write, k_rows),
+    }
 
 
 @pytest.mark.parametrize(
     "transform",
     [
-        lambda f, q: torch.func.vmap(f)(torch.stack([q, q])),
-        lambda f, q: torch.func.grad(lambda q: f(q).sum())(q),
-        lambda f, q: torch.func.jvp(f, (q,), (torch.ones_like(q),)),
+        lambda f, x: torch.func.vmap(f)(torch.stack([x, x])),
+        lambda f, x: torch.func.grad(lambda x: f(x).sum())(x),
+        lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),)),
         under_forward_ad,
     ],
     ids=["vmap", "grad", "jvp", "forward_ad"],
 )
-def test_transforms_are_refused(transform):
-    q, k, v = qkv()
-    with pytest.raises(NotImplementedError, match="attention"):
-        transform(lambda q: wl.attention(q, k, v), q)
+@pytest.mark.parametrize("op", calls_of_a_tensor())
+def test_transforms_are_refused(transform, op):
+    function, tensor = calls_of_a_tensor()[op]
+    name = op.removesuffix("_varlen")  # dense and ragged are one op
+    with pytest.raises(NotImplementedError, match=rf"^{name} (does not support|has no forward)"):
+        transform(function, tensor)
 
 
 def test_second_derivative_is_refused_when_it_is_asked_for():
