@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -50,25 +51,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        import torch
-    except ImportError:
+    if importlib.util.find_spec("torch") is None:
         print("warploom perf compares with torch: pip install torch", file=sys.stderr)
         return 1
     if arguments.record and arguments.quick:
         print("--record with --quick: tiny shapes are not recorded", file=sys.stderr)
         return 2
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
-        print(f"--device {arguments.device}: torch finds no GPU", file=sys.stderr)
+    if problem := _device_problem(arguments.device):
+        print(f"--device {arguments.device}: {problem}", file=sys.stderr)
         return 2
     family = importlib.import_module(f"warploom.perf.{arguments.family}")
-    cases = select(family.cases(arguments.device), arguments.cases)
+    try:
+        cases = select(family.cases(arguments.device), arguments.cases)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if arguments.list:
         print("\n".join(f"{case.name:<22} {case.text}" for case in cases))
         return 0
     rows = _measure(family, cases, arguments)
     _write(rows, arguments)
     return 0
+
+
+def _device_problem(device: str) -> str:
+    """Why nothing can be measured there, "" if it can."""
+    import torch
+
+    kind, _, index = device.partition(":")
+    if device != "cpu" and (kind != "cuda" or not (index or "0").isdigit()):
+        return "must be cpu, cuda or cuda:<number>"
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= found:
+        return f"torch finds {found} of them" if found else "torch finds no GPU"
+    return ""
 
 
 def select(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
