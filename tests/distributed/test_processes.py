@@ -90,21 +90,22 @@ def test_a_process_that_dies_or_stops_is_named_and_all_others_end_in_order() -> 
 
 def run_until_struck(world: World, victim: int, how: str) -> str:
     """Large messages one after the other, so that the fault comes in the middle of some."""
-    size = 1_000_000
+    size = 2_000_000
     schedule = direct(world.size)
     layout = Layout.uniform(schedule.ranks * schedule.parts, torch.zeros(size))
     first = world.rank * schedule.parts
     own = {c: [torch.zeros(size)] for c in range(first, first + schedule.parts)}
-    if world.rank == victim:
-        threading.Timer(0.3, die, [how]).start()
     try:
-        while True:
+        for delay in (None, 0.004, None):
             with world.exchange(schedule, own, layout, reduce=layout) as run:
-                for _, chunks in run:
+                for step, chunks in run:
+                    if world.rank == victim and delay and step == 1:
+                        threading.Timer(delay, die, [how]).start()
                     for chunk in chunks:
                         run.give(chunk, [torch.ones(size)])
     except (RankLostError, RankStalledError) as error:
         return f"{type(error).__name__} {error.rank}"
+    return "nothing happened"
 
 
 @pytest.mark.parametrize(("how", "error"), [("kill", RankLostError), ("stop", RankStalledError)])
@@ -140,6 +141,8 @@ def use_groups(world: World) -> list[str]:
         assert (half.rank, half.size) == (world.rank // 2, 2)
         for each, schedule in ((half, ring(2)), (world, direct(4)), (second, ring(4))):
             check_results(schedule, take_part(each, schedule))
+    with pytest.raises(ValueError, match=r"for cuda:0 it must have nccl"):
+        TorchWorld(device="cuda:0")
     with pytest.raises(RuntimeError, match="the world is closed"):
         take_part(second, ring(4))
     take_part(world, ring(4))

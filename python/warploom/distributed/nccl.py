@@ -56,7 +56,7 @@ class NcclTransport:
             raise ValueError(f"{name} is on {tensor.device}, it must be on {self._device}")
 
     def abort(self) -> None:
-        self._group.abort()
+        self._group.abort()  # the communicators; kernels that wait end, with nothing in their place
 
     def close(self) -> None:
         pass

@@ -7,7 +7,6 @@ import os
 import secrets
 import time
 import weakref
-from collections import Counter
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from warploom.distributed.nccl import NcclTransport
 from warploom.distributed.transport import Label, Message, Transport
 from warploom.distributed.world import TIMEOUT, World
 
-_worlds: Counter[str] = Counter()  # worlds made in each group, so that each has keys of its own
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 
 class TorchWorld(World):
@@ -34,6 +33,8 @@ class TorchWorld(World):
       group: the process group, the default one if None.
       timeout: seconds that a wait may last where an exchange says nothing else, and in which all
           ranks must have made their world. It should be shorter than the group's own timeout.
+      device: where tensors live; the current GPU if the group has NCCL, else the CPU. A group with
+          both backends serves either.
       address: where other ranks reach this one for words about the exchange, on a port chosen
           free; if None, that of the interface which leads to the group's store.
 
@@ -47,16 +48,22 @@ class TorchWorld(World):
         group: dist.ProcessGroup | None = None,
         *,
         timeout: float = TIMEOUT,
+        device: torch.device | str | None = None,
         address: str | None = None,
     ) -> None:
         group = dist.group.WORLD if group is None else group
         if group is None:
             raise ValueError("group is None and there is no default process group")
         monitor = Monitor(dist.get_rank(group), dist.get_world_size(group))
-        transport, device = make_transport(group, monitor)
-        super().__init__(monitor, transport, device, timeout)
+        place = device_of(group) if device is None else torch.device(device)
+        transport = make_transport(group, place, monitor)
+        super().__init__(monitor, transport, place, timeout)
         self.group = group
-        self._link = join(group, monitor, timeout, address)
+        try:
+            self._link = join(group, monitor, timeout, address)
+        except BaseException:
+            transport.close()
+            raise
         monitor.link = self._link
         monitor.on_failure = transport.abort
         _open.add(self)
@@ -98,23 +105,32 @@ def _close_all() -> None:
         world.close()
 
 
-def make_transport(group: Any, monitor: Monitor) -> tuple[Transport, torch.device]:
-    """The transport of a group's backend, and the device of the tensors that it moves."""
+def device_of(group: Any) -> torch.device:
+    """The current GPU for a group that has NCCL, else the CPU."""
+    if "nccl" in str(dist.get_backend_config(group)):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def make_transport(group: Any, device: torch.device, monitor: Monitor) -> Transport:
+    """The transport of the group's backend for a device."""
+    if device.type not in BACKENDS:
+        raise ValueError(f"device is {device}, it must be one of {', '.join(BACKENDS)}")
     backends = str(dist.get_backend_config(group))
-    if "nccl" in backends:
-        device = torch.device("cuda", torch.cuda.current_device())
-        return NcclTransport(group, device), device
-    if "gloo" in backends:
-        return GlooTransport(group, monitor), torch.device("cpu")
-    raise ValueError(f"group has the backend {backends}, it must be gloo or nccl")
+    if BACKENDS[device.type] not in backends:
+        raise ValueError(
+            f"group has the backends {backends}, for {device} it must have {BACKENDS[device.type]}"
+        )
+    if device.type == "cuda":
+        return NcclTransport(group, device)
+    return GlooTransport(group, monitor)
 
 
 def join(group: Any, monitor: Monitor, timeout: float, address: str | None) -> SocketLink:
     """Connects the ranks: each leaves its endpoint in the group's store and reads the others'."""
     store = dist.distributed_c10d._get_process_group_store(group)
-    count = _worlds[group.group_name]
-    _worlds[group.group_name] += 1
-    store = PrefixStore(f"warploom/{count}", store)
+    count = store.add(f"warploom worlds of rank {monitor.rank}", 1)
+    store = PrefixStore(f"warploom/{count}", store)  # keys of its own for each world
     link = SocketLink(monitor, address or own_address(store), timeout)
     try:
         if monitor.rank == 0:
