@@ -9,12 +9,18 @@ import torch
 
 import warploom
 from warploom import collectives, mask
-from warploom.distributed import RanksDisagreeError, run_outcomes, run_ranks
+from warploom.distributed import (
+    Fault,
+    RankLostError,
+    RanksDisagreeError,
+    run_outcomes,
+    run_ranks,
+)
 from warploom.methods import tasp
 from warploom.methods.tasp import local, plan, ring
 from warploom.testing.cases import AttentionCase
 
-from .ranks import check, run, same_bits
+from .ranks import check, run, run_rank, same_bits
 
 KINDS = ("ring", "bidirectional", "hamilton", "direct", "hierarchical", "ulysses")
 DENSE = {"b": 2, "sq": 37, "h": 8, "hk": 2, "d": 8, "dv": 16}
@@ -93,9 +99,11 @@ def test_16_bits_in_many_parts(kind, dtype):
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 5])
 def test_ranks_without_rows(length):
+    case = AttentionCase(sq=length, h=2, d=8, mask=mask.causal())
     for layout in ("zigzag", "contiguous"):
-        case = AttentionCase(sq=length, h=2, d=8, mask=mask.causal())
-        check(case, run(case, 4, "direct", layout))
+        for kind in ("ring", "direct", "ulysses"):
+            check(case, run(case, 4, kind, layout))
+        check(case, run(case, 4, "token_ring", layout, backward=False))
 
 
 def test_scale_softcap_and_a_gradient_of_o_alone():
@@ -319,6 +327,18 @@ def test_gradients_wanted_on_one_rank_alone_are_refused():
         arguments["q"].requires_grad_(world.rank == 0)
 
     assert "ranks disagree on gradients" in refusal(3, change, RanksDisagreeError)
+
+
+@pytest.mark.parametrize("phase", ["exchange", "reduction"])
+@pytest.mark.parametrize("kind", ["ring", "direct"])
+def test_a_rank_that_dies_is_named_on_all_others(kind, phase):
+    """In the forward's second round, and on the gradients' way home (exchange 4)."""
+    death = Fault(1, "kill", *((1, 1) if phase == "exchange" else (3, 4)), phase)
+    outcomes = run_outcomes(4, lambda world: run_rank(world, CAUSAL, kind), faults=[death])
+    for rank, outcome in enumerate(outcomes):
+        if rank != 1:
+            assert isinstance(outcome, RankLostError)
+            assert outcome.rank == 1
 
 
 def test_a_topology_of_other_ranks_is_refused():
