@@ -49,6 +49,33 @@ class Model(nn.Module):
         return self.head(x)
 
 
+def train(length: int, steps: int, schedule: str, device: torch.device) -> list[float]:
+    """The loss of every step; every rank of the default process group takes part."""
+    text = torch.tensor(list("".join(f"{n} times {n} is {n * n}. " for n in range(200)).encode()))
+    text = text[: length + 1].to(device)
+    part = tasp.Sharding(length, layout="zigzag")
+    ids, wanted = part.shard(text[None, :-1]), part.shard(text[None, 1:])
+
+    torch.manual_seed(0)  # the same model on every rank
+    model = Model(tokens=128, length=length).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    losses = []
+    for step in range(steps):
+        logits = model(ids, part, schedule)
+        # The mean over the whole sequence: each rank's rows add their share.
+        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum") / length
+        optimizer.zero_grad()
+        loss.backward()
+        total = loss.detach()
+        for share in (total, *(p.grad for p in model.parameters())):
+            dist.all_reduce(share)
+        optimizer.step()
+        losses.append(total.item())
+        if dist.get_rank() == 0:
+            print(f"step {step} loss {total.item():.7f}", flush=True)
+    return losses
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--length", type=int, default=1021)  # any: nothing is padded
@@ -60,28 +87,7 @@ def main() -> None:
     if torch.cuda.is_available():
         device = torch.device("cuda", dist.get_node_local_rank())
         torch.cuda.set_device(device)
-
-    text = torch.tensor(list("".join(f"{n} times {n} is {n * n}. " for n in range(200)).encode()))
-    text = text[: args.length + 1].to(device)
-    part = tasp.Sharding(args.length, layout="zigzag")
-    ids, wanted = part.shard(text[None, :-1]), part.shard(text[None, 1:])
-
-    torch.manual_seed(0)  # the same model on every rank
-    model = Model(tokens=128, length=args.length).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
-    for step in range(args.steps):
-        logits = model(ids, part, args.schedule)
-        # The mean over the whole sequence: each rank's rows add their share.
-        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
-        loss = loss / args.length
-        optimizer.zero_grad()
-        loss.backward()
-        total = loss.detach()
-        for gradient in (total, *(p.grad for p in model.parameters())):
-            dist.all_reduce(gradient)
-        optimizer.step()
-        if dist.get_rank() == 0:
-            print(f"step {step} loss {total.item():.7f}", flush=True)
+    train(args.length, args.steps, args.schedule, device)
     dist.destroy_process_group()
 
 

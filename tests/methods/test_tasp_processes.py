@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -72,18 +72,33 @@ def test_compilers_leave_it_alone():
     assert [(outcome.error, outcome.result) for outcome in outcomes] == [(None, True)] * 2
 
 
-def losses(ranks, *options):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-        str(ranks), "examples/train_sequence_parallel.py", "--length", "257", *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return torch.tensor([float(found) for found in re.findall(r"loss (\S+)", done.stdout)])
+EXAMPLE = "examples/train_sequence_parallel.py"
+
+
+def train(world, schedule):
+    torch.set_num_threads(1)
+    example = runpy.run_path(str(ROOT / EXAMPLE))
+    return example["train"](length=257, steps=4, schedule=schedule, device=torch.device("cpu"))
 
 
 def test_the_training_example_loses_as_one_process_does():
-    alone, together = losses(1, "--steps", "4"), losses(4, "--steps", "4", "--schedule", "hamilton")
-    assert len(alone) == 4
+    losses = []
+    for ranks, schedule in ((1, "auto"), (4, "hamilton")):
+        outcomes = run_processes(ranks, train, schedule, limit=90)
+        assert [outcome.error for outcome in outcomes] == [None] * ranks
+        assert all(outcome.result == outcomes[0].result for outcome in outcomes)
+        losses.append(torch.tensor(outcomes[0].result))
+    alone, together = losses
     assert alone[-1] < alone[0]
     assert peer_distance(together, alone) <= peer_bound(torch.float32)
+
+
+@pytest.mark.slow
+def test_the_training_example_runs_as_its_first_lines_say():
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    done = subprocess.run(
+        [*words, EXAMPLE, "--length", "65", "--steps", "2"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["step", "0"], ["step", "1"]]
