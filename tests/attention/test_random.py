@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_params import cpu_kernels, names
+from kernel_params import cpu_kernels, emulated, names
 
 import warploom as wl
 from warploom import reference
@@ -19,6 +21,7 @@ from warploom.testing.attention import (
     merge_inputs,
 )
 from warploom.testing.cases import AttentionCase, DecodeCase
+from warploom.testing.emulator import emulator
 
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
 SIDES = st.integers(-1, 40)
@@ -26,18 +29,18 @@ QUICK = settings(max_examples=30, deadline=None, derandomize=True, database=None
 
 
 @st.composite
-def attention_cases(draw):
+def attention_cases(draw, longest=90, widest=140):
     hk = draw(st.integers(1, 3))
     shape = {
         "h": hk * draw(st.integers(1, 3)),
         "hk": hk,
-        "d": draw(st.integers(1, 140)),
-        "dv": draw(st.integers(1, 140)),
+        "d": draw(st.integers(1, widest)),
+        "dv": draw(st.integers(1, widest)),
         "dtype": draw(DTYPES),
         "mask": Mask(draw(SIDES), draw(SIDES)),
         "softcap": draw(st.sampled_from([None, 3.0])),
     }
-    lengths = st.integers(0, 90)
+    lengths = st.integers(0, longest)
     if draw(st.booleans()):
         pairs = draw(st.lists(st.tuples(lengths, lengths), min_size=1, max_size=4))
         lengths_q, lengths_k = zip(*pairs, strict=True)
@@ -57,23 +60,59 @@ def test_backward(case, with_lse):
     check_backward(case, with_lse)
 
 
-@QUICK
-@given(st.data())
-def test_decode(data):
-    s, hk = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
-    check_decode(
-        DecodeCase(
-            lengths=tuple(data.draw(st.lists(st.integers(s, 200), min_size=1, max_size=3))),
-            s=s,
-            h=hk * data.draw(st.integers(1, 5)),
-            hk=hk,
-            d=data.draw(st.integers(1, 140)),
-            dv=data.draw(st.integers(1, 140)),
-            page=data.draw(st.sampled_from([None, 1, 5, 16])),
-            dtype=data.draw(DTYPES),
-            mask=Mask(data.draw(SIDES), data.draw(SIDES)),
-        )
+@st.composite
+def decode_cases(draw, longest=200, widest=140):
+    s, hk = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    return DecodeCase(
+        lengths=tuple(draw(st.lists(st.integers(s, longest), min_size=1, max_size=3))),
+        s=s,
+        h=hk * draw(st.integers(1, 5)),
+        hk=hk,
+        d=draw(st.integers(1, widest)),
+        dv=draw(st.integers(1, widest)),
+        page=draw(st.sampled_from([None, 1, 5, 16])),
+        dtype=draw(DTYPES),
+        mask=Mask(draw(SIDES), draw(SIDES)),
     )
+
+
+@QUICK
+@given(decode_cases())
+def test_decode(case):
+    check_decode(case)
+
+
+@st.composite
+def emulated_cases(draw, op, cases, **sizes):
+    """A GPU kernel, a case of its dtype that is narrow enough, and an order of its threads."""
+    kernel = draw(st.sampled_from(emulated(op)))
+    widest = min(kernel.max_head_dim, 140)
+    case = dataclasses.replace(draw(cases(widest=widest, **sizes)), dtype=kernel.dtype)
+    return kernel.name, case, draw(st.integers(0, 1000))
+
+
+@QUICK
+@given(st.deferred(lambda: emulated_cases("prefill", attention_cases, longest=50)))
+def test_emulated_forward(drawn):
+    kernel, case, seed = drawn
+    with emulator(seed=seed):
+        check_forward(case, kernel=kernel)
+
+
+@QUICK
+@given(st.deferred(lambda: emulated_cases("backward", attention_cases, longest=30)), st.booleans())
+def test_emulated_backward(drawn, with_lse):
+    kernel, case, seed = drawn
+    with emulator(seed=seed):
+        check_backward(case, with_lse, kernel=kernel)
+
+
+@QUICK
+@given(st.deferred(lambda: emulated_cases("decode", decode_cases, longest=120)))
+def test_emulated_decode(drawn):
+    kernel, case, seed = drawn
+    with emulator(seed=seed):
+        check_decode(case, kernel=kernel)
 
 
 @pytest.mark.parametrize("kernel", names(cpu_kernels("merge")))
