@@ -24,13 +24,22 @@ HIT = 2  # the rank that is struck
 class Fault:
     """One way in which a host is lost.
 
-    survivors: ranks that can and must say so; error: what they raise.
+    survivors: ranks that can and must say so; error: what they raise, naming one of ``named``. The
+    struck rank itself, cut off from all, names whom it waits for.
     """
 
     name: str
     strike: Callable[[Net, Ranks], None]
     survivors: tuple[int, ...]
     error: type[OSError]
+    named: tuple[int, ...] = (HIT,)
+
+    def right(self, outcome: Outcome) -> bool:
+        """Whether a survivor's error is the one that it must be."""
+        if not isinstance(outcome.error, self.error):
+            return False
+        named = getattr(outcome.error, "rank", None)
+        return named != HIT if outcome.rank == HIT else named in self.named
 
 
 def _others(plan: Mesh) -> tuple[int, ...]:
@@ -61,6 +70,7 @@ FAULTS = (
         lambda net, ranks: net.cut(HIT - 1, HIT),
         tuple(range(PLAN.hosts)),
         RankStalledError,
+        (HIT - 1, HIT),
     ),
 )
 
@@ -83,14 +93,15 @@ class Trial:
         """What is not as it must be.
 
         Every survivor raises the named error in time, or has every chunk by then; one raises. The
-        wait that ends so may have begun with the round after the one that was struck.
+        wait that ends so may have begun with the last round.
         """
+        limit = (PLAN.hosts - 2) * ROUND + TIMEOUT + LATE
         said = [] if self.raised else ["nobody noticed"]
         for outcome in self.survivors:
             late = outcome.seconds - self.after
-            if outcome.error is not None and not isinstance(outcome.error, self.fault.error):
+            if outcome.error is not None and not self.fault.right(outcome):
                 said.append(f"rank {outcome.rank}: {outcome}")
-            elif outcome.ended or late > ROUND + TIMEOUT + LATE:
+            elif outcome.ended or late > limit:
                 said.append(f"rank {outcome.rank}: {outcome}, {late:.1f} s after the fault")
         return said + [
             f"rank {outcome.rank} did not end"

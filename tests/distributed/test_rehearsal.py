@@ -120,6 +120,14 @@ def test_what_is_wrong_with_a_fault_is_told() -> None:
     assert faults.Trial(killed, "ring", 0.5, right, [True] * 3).wrong() == []
     slow = [*right[:2], Outcome(3, error=lost, seconds=60.0)]
     other = [*right[:2], Outcome(3, error=ValueError("x"), seconds=1.0)]
+    misnamed = RankLostError(Failure("lost", 0, "is gone", 0))
+    wrong = [*right[:2], Outcome(3, error=misnamed, seconds=1.0)]
     nobody = [Outcome(rank, seconds=1.0) for rank in killed.survivors]
-    for survivors, closed in ((slow, True), (other, True), (nobody, True), (right, False)):
+    for survivors, closed in (
+        (slow, True),
+        (other, True),
+        (wrong, True),
+        (nobody, True),
+        (right, False),
+    ):
         assert faults.Trial(killed, "ring", 0.5, survivors, [closed] * 3).wrong()
