@@ -8,7 +8,8 @@ string(REGEX MATCH "[0-9]+" WARPLOOM_ABI "${abi_line}")
 file(GLOB core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/base/*.cc
                                        ${PROJECT_SOURCE_DIR}/collectives/*.cc)
 add_library(warploom SHARED ${core_sources} csrc/attention/attention.cc csrc/attention/kernels.cc
-                            csrc/attention/validate.cc csrc/perf/perf.cc)
+                            csrc/attention/validate.cc csrc/kv_cache/kv_cache.cc
+                            csrc/kv_cache/validate.cc csrc/perf/perf.cc)
 add_library(warploom::warploom ALIAS warploom)
 set_target_properties(warploom PROPERTIES SOVERSION ${WARPLOOM_ABI})
 target_compile_definitions(

@@ -8,6 +8,9 @@ namespace warploom {
 namespace attention {
 KernelTable cpu_table();
 }
+namespace kv_cache {
+KernelTable cpu_table();
+}
 namespace perf {
 KernelTable cpu_table();
 }
@@ -16,6 +19,7 @@ namespace {
 
 KernelTable table(const char* family) {
   if (std::strcmp(family, "attention") == 0) return attention::cpu_table();
+  if (std::strcmp(family, "kv_cache") == 0) return kv_cache::cpu_table();
   if (std::strcmp(family, "perf") == 0) return perf::cpu_table();
   return {nullptr, 0};
 }

@@ -14,18 +14,32 @@ if TYPE_CHECKING:
     from warploom.ops._execution import check
     from warploom.ops.attention import attention, attention_varlen
     from warploom.ops.decode import attention_decode
+    from warploom.ops.kv_cache import (
+        QuantizedKV,
+        kv_dequantize,
+        kv_quantize,
+        kv_shrink,
+        kv_shrink_blocks,
+        kv_validate,
+    )
     from warploom.ops.merge import merge_states
     from warploom.ops.pages import page_write
 
 __version__ = version()
 __all__ = [
     "DeviceError",
+    "QuantizedKV",
     "__version__",
     "attention",
     "attention_decode",
     "attention_varlen",
     "check",
     "explain",
+    "kv_dequantize",
+    "kv_quantize",
+    "kv_shrink",
+    "kv_shrink_blocks",
+    "kv_validate",
     "list_kernels",
     "mask",
     "merge_states",

@@ -10,14 +10,28 @@ except ModuleNotFoundError as _missing:
 from warploom.ops._execution import check
 from warploom.ops.attention import attention, attention_varlen
 from warploom.ops.decode import attention_decode
+from warploom.ops.kv_cache import (
+    QuantizedKV,
+    kv_dequantize,
+    kv_quantize,
+    kv_shrink,
+    kv_shrink_blocks,
+    kv_validate,
+)
 from warploom.ops.merge import merge_states
 from warploom.ops.pages import page_write
 
 __all__ = [
+    "QuantizedKV",
     "attention",
     "attention_decode",
     "attention_varlen",
     "check",
+    "kv_dequantize",
+    "kv_quantize",
+    "kv_shrink",
+    "kv_shrink_blocks",
+    "kv_validate",
     "merge_states",
     "page_write",
 ]

@@ -13,6 +13,15 @@ from warploom.reference.attention import (
     merge_states,
     page_write,
 )
+from warploom.reference.kv_cache import (
+    kv_codes,
+    kv_grid,
+    kv_pack,
+    kv_shrunk,
+    kv_tiles,
+    kv_unpack,
+    kv_values,
+)
 
 __all__ = [
     "attention",
@@ -20,6 +29,13 @@ __all__ = [
     "attention_decode",
     "attention_varlen",
     "attention_varlen_backward",
+    "kv_codes",
+    "kv_grid",
+    "kv_pack",
+    "kv_shrunk",
+    "kv_tiles",
+    "kv_unpack",
+    "kv_values",
     "merge_states",
     "page_write",
 ]

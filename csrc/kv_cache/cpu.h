@@ -1,0 +1,19 @@
+// The CPU loops of the cache's format, compiled once per CPU target without contraction of a
+// product and a sum: codes are the same to the bit on every target.
+#pragma once
+
+#include "base/half.h"
+#include "base/threads.h"
+#include "warploom/kv_cache.h"
+
+namespace warploom::kv_cache {
+
+template <class T>
+wl_status quantize(const wl_kv_quantize_params& params);
+template <class T>
+wl_status dequantize(const wl_kv_dequantize_params& params);
+wl_status shrink(const wl_kv_shrink_params& params);
+
+constexpr int levels_of(int bits) { return (1 << bits) - 1; }
+
+}  // namespace warploom::kv_cache

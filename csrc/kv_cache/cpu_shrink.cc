@@ -1,0 +1,157 @@
+// Rewrites codes to a lower width: q' = round(q / 17) from 8 bits to 4, round(q / 5) from 4 to 2.
+//
+// Adds, shifts and masks on all bytes of a word at once. With n = q + 8, n / 17 rounded down is
+// (n - n / 16) / 16 for every n below 272, and n / 16 is q / 16 plus the bit that 8 carries into.
+// Likewise n = q + 2 and (n - n / 4) / 4 on half bytes. In the order written no byte overflows.
+#include <algorithm>
+#include <cstring>
+
+#include "base/vec.h"
+#include "kv_cache/cpu.h"
+
+namespace warploom::kv_cache {
+namespace {
+
+// Every byte of a word; in words of 64 bits too.
+constexpr uint64_t all_bytes(uint8_t x) { return x * uint64_t{0x0101010101010101}; }
+
+typedef uint64_t Doubles __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t HalfWords __attribute__((vector_size(2 * kLanes)));
+
+// In the high half of each byte: round(q / 17). The low half is rubbish.
+inline Doubles round_17(Doubles q) {
+  const Doubles carried = ((q >> 4) & all_bytes(0x0f)) + ((q >> 3) & all_bytes(0x01));
+  return q - carried + all_bytes(8);
+}
+
+// In the upper two bits of each half byte: round(q / 5). The lower two are rubbish.
+inline Doubles round_5(Doubles q) {
+  const Doubles carried = ((q >> 2) & all_bytes(0x33)) + ((q >> 1) & all_bytes(0x11));
+  return q - carried + all_bytes(0x22);
+}
+
+// Lines a and b become one: a's codes in the low bits of each byte, b's in the high ones.
+inline Doubles join_4(Doubles a, Doubles b) {
+  return ((round_17(a) >> 4) & all_bytes(0x0f)) | (round_17(b) & all_bytes(0xf0));
+}
+inline Doubles join_2(Doubles a, Doubles b) {
+  const Doubles u = round_5(a), v = round_5(b);
+  return ((u >> 2) & all_bytes(0x03)) | ((u >> 4) & all_bytes(0x0c)) |
+         ((v << 2) & all_bytes(0x30)) | (v & all_bytes(0xc0));
+}
+
+template <int bits, int to>
+inline Doubles join(const Doubles* lines) {
+  if constexpr (bits == 8 && to == 2) {
+    return join_2(join_4(lines[0], lines[1]), join_4(lines[2], lines[3]));
+  } else {
+    return to == 4 ? join_4(lines[0], lines[1]) : join_2(lines[0], lines[1]);
+  }
+}
+
+// A vector's even words and its odd ones: the two that neighbours in a row become.
+inline Doubles load_doubles(const uint8_t* p) {
+  Doubles x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+inline HalfWords narrow(Doubles x) { return __builtin_convertvector(x, HalfWords); }
+
+// `out` may be `in`, or end where it starts: what is written has been read before.
+template <int bits, int to>
+void shrink_tiles(const uint8_t* in, uint8_t* out, int64_t count) {
+  constexpr int kLine = 64, kRatio = bits / to;
+  const int64_t lines = count * to / 8 / kLine;
+  for (int64_t line = 0; line < lines; ++line) {
+    for (int at = 0; at < kLine; at += int(sizeof(Doubles))) {
+      Doubles from[kRatio];
+      for (int n = 0; n < kRatio; ++n) {
+        from[n] = load_doubles(in + (line * kRatio + n) * kLine + at);
+      }
+      const Doubles joined = join<bits, to>(from);
+      std::memcpy(out + line * kLine + at, &joined, sizeof joined);
+    }
+  }
+}
+
+// One word from two of a row, or from four.
+template <int bits, int to>
+uint32_t shrink_word(const uint8_t* in) {
+  Doubles lines[bits / to];
+  for (int n = 0; n < bits / to; ++n) {
+    uint32_t word;
+    std::memcpy(&word, in + 4 * n, 4);
+    lines[n] = Doubles{} + word;
+  }
+  return uint32_t(join<bits, to>(lines)[0]);
+}
+
+template <int bits, int to>
+void shrink_rows(const uint8_t* in, uint8_t* out, int64_t count) {
+  constexpr int kRatio = bits / to, kWords = kLanes / 2;  // of the result, to a vector
+  const int64_t words = count * to / 32;
+  int64_t word = 0;
+  for (; word + kWords <= words; word += kWords) {
+    // Each 64-bit lane holds two words that meet; where four do, lanes meet in a second step.
+    HalfWords joined;
+    if constexpr (kRatio == 2) {
+      const Doubles x = load_doubles(in + word * kRatio * 4);
+      const Doubles lines[2] = {x, x >> 32};
+      joined = narrow(join<bits, to>(lines));
+    } else {
+      typedef uint32_t Both __attribute__((vector_size(4 * kLanes)));
+      HalfWords half[2];
+      for (int n = 0; n < 2; ++n) {
+        const Doubles x = load_doubles(in + word * kRatio * 4 + n * sizeof(Doubles));
+        half[n] = narrow(join_4(x, x >> 32));
+      }
+      Both both;
+      std::memcpy(&both, half, sizeof both);
+      const Doubles x = Doubles(both);
+      joined = narrow(join_2(x, x >> 32));
+    }
+    std::memcpy(out + word * 4, &joined, sizeof joined);
+  }
+  for (; word < words; ++word) {
+    const uint32_t joined = shrink_word<bits, to>(in + word * kRatio * 4);
+    std::memcpy(out + word * 4, &joined, 4);
+  }
+}
+
+using Loop = void (*)(const uint8_t*, uint8_t*, int64_t);
+
+template <int bits, int to>
+Loop loop_of(int order) {
+  return order == WL_KV_TILES ? &shrink_tiles<bits, to> : &shrink_rows<bits, to>;
+}
+
+}  // namespace
+
+wl_status shrink(const wl_kv_shrink_params& p) {
+  int threads;
+  WL_RETURN_IF_ERROR(resolve_threads(p.exec.threads, &threads));
+  const Loop loop = p.bits == 4 ? loop_of<4, 2>(p.order)
+                    : p.to == 4 ? loop_of<8, 4>(p.order)
+                                : loop_of<8, 2>(p.order);
+  // A block that is rewritten in place is one piece: its end is read after its start is written.
+  // Others are cut. Small blocks go together.
+  constexpr int64_t kPiece = 1 << 16;
+  const bool in_place = p.out == p.codes;
+  const int64_t cut = in_place ? std::max<int64_t>(p.count, 1) : kPiece;
+  const int64_t cuts = (p.count + cut - 1) / cut;
+  const int64_t together = std::max<int64_t>(kPiece / std::max<int64_t>(p.count, 1), 1);
+  const int64_t runs = (p.blocks + together - 1) / together;
+  parallel_for(threads, runs * cuts, [&](int64_t piece, int) {
+    const int64_t first = piece / cuts * together, from = piece % cuts * cut;
+    const int64_t codes = std::min(cut, p.count - from);
+    for (int64_t n = first; n < std::min(first + together, p.blocks); ++n) {
+      const int64_t block = p.index ? p.index[n] : n;
+      loop(p.codes + block * p.stride + from * p.bits / 8,
+           p.out + block * p.out_stride + from * p.to / 8, codes);
+    }
+  });
+  return WL_OK;
+}
+
+}  // namespace warploom::kv_cache

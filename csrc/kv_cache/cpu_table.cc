@@ -1,0 +1,49 @@
+// This CPU target's functions, in the order of kernels.def.
+#include "base/backend.h"
+#include "kv_cache/cpu.h"
+
+namespace warploom::kv_cache {
+namespace {
+
+template <int dtype>  // -1: none
+struct Storage {
+  using type = void;
+};
+template <>
+struct Storage<WL_F32> {
+  using type = float;
+};
+template <>
+struct Storage<WL_F16> {
+  using type = f16;
+};
+template <>
+struct Storage<WL_BF16> {
+  using type = bf16;
+};
+
+// The op's function behind the table's untyped signature.
+template <class Params, wl_status (*function)(const Params&)>
+wl_status untyped(const void* params) {
+  return function(*static_cast<const Params*>(params));
+}
+
+template <class T>
+constexpr KernelFunction quantize_entry = &untyped<wl_kv_quantize_params, &quantize<T>>;
+template <class T>
+constexpr KernelFunction dequantize_entry = &untyped<wl_kv_dequantize_params, &dequantize<T>>;
+template <class>
+constexpr KernelFunction shrink_entry = &untyped<wl_kv_shrink_params, &shrink>;
+
+const KernelFunction kFunctions[] = {
+#define KERNEL(name, op, target, dtype, score) \
+  Target::target == Target::WL_TARGET ? op##_entry<Storage<dtype>::type> : nullptr,
+#include "kv_cache/kernels.def"
+#undef KERNEL
+};
+
+}  // namespace
+
+KernelTable cpu_table() { return {kFunctions, int(std::size(kFunctions))}; }
+
+}  // namespace warploom::kv_cache
