@@ -166,6 +166,37 @@ def test_explain_refuses_what_is_not_there(call, message):
         call()
 
 
+def core_library() -> ctypes.CDLL:
+    """The C interface itself."""
+    folder = Path(json.loads(_core.describe_system())["library_folder"])
+    core = ctypes.CDLL(str(next(folder.glob("libwarploom.so*"))))
+    core.wl_last_error.restype = ctypes.c_char_p
+    return core
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "attention_forward",
+        "attention_backward",
+        "attention_backward_workspace",
+        "attention_decode",
+        "attention_decode_workspace",
+        "attention_merge",
+        "page_write",
+    ],
+)
+def test_no_struct_and_a_struct_of_another_version_are_refused(function):
+    core, needed = core_library(), ctypes.c_int64()
+    more = [ctypes.byref(needed)] if function.endswith("_workspace") else []
+    call = getattr(core, f"wl_{function}")
+    assert call(None, *more) == 1  # WL_INVALID
+    assert core.wl_last_error() == b"params is NULL"
+    other = (ctypes.c_uint32 * 256)(8)  # nothing after the size may be read
+    assert call(other, *more) == 1
+    assert core.wl_last_error().startswith(b"struct_size is 8: this library's is ")
+
+
 def test_explain_refuses_null():
     class Request(ctypes.Structure):
         _fields_ = (
@@ -180,10 +211,7 @@ def test_explain_refuses_null():
             ("kernel", ctypes.c_char_p),
         )
 
-    folder = Path(json.loads(_core.describe_system())["library_folder"])
-    core = ctypes.CDLL(str(next(folder.glob("libwarploom.so*"))))
-    core.wl_last_error.restype = ctypes.c_char_p
-    needed = ctypes.c_size_t()
+    core, needed = core_library(), ctypes.c_size_t()
 
     def told(request):
         assert core.wl_attention_explain(request, None, 0, ctypes.byref(needed)) == 1  # WL_INVALID

@@ -65,7 +65,8 @@ def attention(
         scale: factor of the logits; None is ``d ** -0.5``.
         softcap: c > 0 turns a logit x into ``c * tanh(x / c)``; None does not.
         return_lse: return lse too.
-        kernel: name of the kernel to run, from ``wl.list_kernels()``; None takes the best.
+        kernel: name of the kernel to run, from ``wl.list_kernels()``; None takes the best. The
+            gradients' kernel is the best one either way.
         check: look at values that index memory before the call. Dense attention has none.
 
     Returns:
