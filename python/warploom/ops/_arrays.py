@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
@@ -64,7 +65,7 @@ def _view(name: str, array: Any, kind: type) -> torch.Tensor:
             "__array_namespace__"
         )
     try:
-        view: torch.Tensor = from_dlpack(array)
+        view: torch.Tensor = from_dlpack(_exportable(array))
     except (BufferError, RuntimeError, TypeError) as problem:
         dtype = getattr(array, "dtype", "unknown")
         raise ValueError(
@@ -72,6 +73,23 @@ def _view(name: str, array: Any, kind: type) -> torch.Tensor:
             f"{problem}"
         ) from problem
     return view
+
+
+class _Unlocked:
+    """A read-only NumPy array's memory, with no word of that."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # keeps the memory
+        data = (array.__array_interface__["data"][0], False)
+        self.__array_interface__ = {**array.__array_interface__, "data": data}
+
+
+def _exportable(array: Any) -> Any:
+    """NumPy exports read-only arrays only by DLPack 1, which torch 2.6 does not ask for. Ops read
+    their inputs, and those that write refused such arrays before."""
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        return np.asarray(_Unlocked(array))
+    return array
 
 
 def _path(kind: type) -> str:
