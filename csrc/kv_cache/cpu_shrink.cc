@@ -58,12 +58,14 @@ inline Doubles load_doubles(const uint8_t* p) {
 
 inline HalfWords narrow(Doubles x) { return __builtin_convertvector(x, HalfWords); }
 
-// `out` may be `in`, or end where it starts: what is written has been read before.
+// `out` may be `in`: what is written has been read before. `ahead` is what comes next: blocks of
+// low widths are short and lie apart, where no processor foresees them.
 template <int bits, int to>
-void shrink_tiles(const uint8_t* in, uint8_t* out, int64_t count) {
+void shrink_tiles(const uint8_t* in, uint8_t* out, int64_t count, const uint8_t* ahead) {
   constexpr int kLine = 64, kRatio = bits / to;
   const int64_t lines = count * to / 8 / kLine;
   for (int64_t line = 0; line < lines; ++line) {
+    for (int n = 0; n < kRatio; ++n) __builtin_prefetch(ahead + (line * kRatio + n) * kLine, 0, 2);
     for (int at = 0; at < kLine; at += int(sizeof(Doubles))) {
       Doubles from[kRatio];
       for (int n = 0; n < kRatio; ++n) {
@@ -88,7 +90,7 @@ uint32_t shrink_word(const uint8_t* in) {
 }
 
 template <int bits, int to>
-void shrink_rows(const uint8_t* in, uint8_t* out, int64_t count) {
+void shrink_rows(const uint8_t* in, uint8_t* out, int64_t count, const uint8_t*) {
   constexpr int kRatio = bits / to, kWords = kLanes / 2;  // of the result, to a vector
   const int64_t words = count * to / 32;
   int64_t word = 0;
@@ -119,7 +121,7 @@ void shrink_rows(const uint8_t* in, uint8_t* out, int64_t count) {
   }
 }
 
-using Loop = void (*)(const uint8_t*, uint8_t*, int64_t);
+using Loop = void (*)(const uint8_t*, uint8_t*, int64_t, const uint8_t*);
 
 template <int bits, int to>
 Loop loop_of(int order) {
@@ -145,10 +147,13 @@ wl_status shrink(const wl_kv_shrink_params& p) {
   parallel_for(threads, runs * cuts, [&](int64_t piece, int) {
     const int64_t first = piece / cuts * together, from = piece % cuts * cut;
     const int64_t codes = std::min(cut, p.count - from);
+    const auto place = [&](int64_t n) { return p.index ? int64_t{p.index[n]} : n; };
+    const auto source = [&](int64_t n) {
+      return p.codes + place(n) * p.stride + from * p.bits / 8;
+    };
     for (int64_t n = first; n < std::min(first + together, p.blocks); ++n) {
-      const int64_t block = p.index ? p.index[n] : n;
-      loop(p.codes + block * p.stride + from * p.bits / 8,
-           p.out + block * p.out_stride + from * p.to / 8, codes);
+      loop(source(n), p.out + place(n) * p.out_stride + from * p.to / 8, codes,
+           source(std::min(n + 1, p.blocks - 1)));
     }
   });
   return WL_OK;
