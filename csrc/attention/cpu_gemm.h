@@ -8,7 +8,7 @@
 // as bfloat16, both products of which are added in float32. Then depth is half the summed length.
 //
 // The inner tile keeps kTileRows x 2 accumulators in registers: 8 x 2 with 32 registers hides the
-// latency of the multiply-adds (16 in flight; 12 are enough) and reads 10 words for 16 of them.
+// latency of the multiply-adds (16 in flight) and reads 10 words for 16 of them.
 // Measured on a processor that starts two 512-bit multiply-adds (float or Pair) per cycle.
 #pragma once
 

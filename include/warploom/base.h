@@ -2,8 +2,9 @@
  *
  * Conventions. Functions return a wl_status; on anything but WL_OK, wl_last_error() holds one
  * sentence for the calling thread, and nothing was written unless the function says otherwise.
- * Parameter structs start with struct_size = sizeof(the struct) so that they can grow. Sizes are
- * 64-bit, strides are in elements, and the last axis of every tensor is contiguous.
+ * Parameter structs start with struct_size = sizeof(the struct), so that a caller built for another
+ * version is refused. Sizes are 64-bit, strides are in elements, and the last axis of every tensor
+ * is contiguous.
  */
 #ifndef WARPLOOM_BASE_H
 #define WARPLOOM_BASE_H
