@@ -124,6 +124,8 @@ def explain(
     if not isinstance(mask, Mask) and mask not in ("full", "causal", "window"):
         raise ValueError(f"mask is {mask!r}: must be 'full', 'causal', 'window' or a wl.mask")
     windowed = not mask.is_full if isinstance(mask, Mask) else mask != "full"
+    if kernel is not None and all(known.name != kernel for known in list_kernels()):
+        raise ValueError(f"kernel is {kernel!r}: there is no such kernel; see wl.list_kernels()")
     value_dim = head_dim if value_dim is None else value_dim
     for feature, wanted in (
         ("WINDOW", windowed),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NO_LIMIT = -1
+_MOST = 2**63 - 1  # the core counts keys in 64 bits
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def window(left: int | None, right: int | None) -> Mask:
     ``None`` means no limit on that side: ``window(None, 0)`` is ``causal()``.
 
     Raises:
-        ValueError: a side is negative or not an integer.
+        ValueError: a side is negative, not an integer, or 2**63 or more.
     """
     sides = {"left": left, "right": right}
     for name, side in sides.items():
@@ -75,4 +76,6 @@ def window(left: int | None, right: int | None) -> Mask:
             continue
         if isinstance(side, bool) or not isinstance(side, int) or side < 0:
             raise ValueError(f"{name} is {side!r}: must be a number of keys, or None for no limit")
+        if side > _MOST:
+            raise ValueError(f"{name} is {side}: must be less than 2**63, or None for no limit")
     return Mask(*(NO_LIMIT if side is None else side for side in sides.values()))

@@ -53,11 +53,23 @@ def ints(*values, dtype=torch.int32):
         ),
         (
             lambda: wl.merge_states([Q, Q.to("meta")], [tensor(2, 4, 5)] * 2),
-            "o[1] is on meta: must be on cpu like q",
+            "o[1] is on meta: must be on cpu like o[0]",
         ),
         (
             lambda: wl.page_write(PAGES, PAGES, R.to("meta"), R, torch.arange(5)),
-            "k is on meta: must be on cpu like q",
+            "k is on meta: must be on cpu like k_pages",
+        ),
+        (
+            lambda: wl.page_write(PAGES, PAGES, R.half(), R, torch.arange(5)),
+            "k is torch.float16: must be torch.float32 like k_pages",
+        ),
+        (
+            lambda: wl.page_write(*[PAGES.long()] * 2, R, R, torch.arange(5)),
+            "k_pages is torch.int64: must be torch.float32, torch.float16 or torch.bfloat16",
+        ),
+        (
+            lambda: wl.merge_states([Q.long()], [tensor(2, 4, 5)]),
+            "o[0] is torch.int64: must be torch.float32, torch.float16 or torch.bfloat16",
         ),
         (
             lambda: wl.attention(Q.double(), K.double(), K.double()),
@@ -77,6 +89,24 @@ def ints(*values, dtype=torch.int32):
         (lambda: wl.attention(Q, K, K, softcap=-1.0), "softcap is -1: must be 0 (none) or a"),
         (lambda: wl.mask.window(-2, 0), "left is -2: must be a number of keys, or None"),
         (lambda: wl.mask.window(0, 1.5), "right is 1.5: must be a number of keys, or None"),
+        (lambda: wl.mask.window(2**70, 0), f"left is {2**70}: must be less than 2**63"),
+        (lambda: wl.mask.window(0, 2**63), f"right is {2**63}: must be less than 2**63"),
+        (lambda: wl.attention(Q, K, K, scale="x"), "scale is 'x': must be a number or None"),
+        (lambda: wl.attention(Q, K, K, softcap=[1.0]), "softcap is [1.0]: must be a number or"),
+        (lambda: wl.attention(Q, K, K, kernel=5), "kernel is 5: must be a kernel's name"),
+        (
+            lambda: wl.attention_varlen(R, R, R, OFFSETS, OFFSETS, scale="x"),
+            "scale is 'x': must be a number or None",
+        ),
+        (
+            lambda: wl.attention_decode(STEP, CACHE, CACHE, LENGTHS, scale="x"),
+            "scale is 'x': must be a number or None",
+        ),
+        (lambda: wl.merge_states([Q], [tensor(2, 4, 5)], kernel=5), "kernel is 5: must be"),
+        (
+            lambda: wl.page_write(PAGES, PAGES, R, R, torch.arange(5), kernel=5),
+            "kernel is 5: must be a kernel's name",
+        ),
         (lambda: wl.attention_varlen(R, R, R, OFFSETS.long(), OFFSETS), "must be torch.int32"),
         (
             lambda: wl.attention_varlen(R, R, R, ints(0, 4, 3), OFFSETS),
@@ -139,6 +169,45 @@ def ints(*values, dtype=torch.int32):
         (lambda: wl.explain("flash", dtype="float32"), "op is 'flash': must be one of attention,"),
         (lambda: wl.explain("attention", dtype="int8"), "dtype is 'int8'"),
         (lambda: wl.explain("attention", dtype="float32", device="tpu"), "device is 'tpu'"),
+        (
+            lambda: wl.explain("attention", dtype="float32", kernel="nope"),
+            "kernel is 'nope': there is no such kernel; see wl.list_kernels()",
+        ),
+        (lambda: wl.attention(Q, None, K), "k is None: must be a torch.Tensor like q"),
+        (lambda: wl.attention(None, K, K), "q is None: must be a torch.Tensor, or an array"),
+        (lambda: wl.attention(Q, K, [1.0]), "v is a builtins.list: must be a torch.Tensor like q"),
+        (
+            lambda: wl.attention(torch.nn.Parameter(Q), K, K.numpy()),
+            "v is a numpy.ndarray: must be a torch.Tensor like q",
+        ),
+        (
+            lambda: wl.attention_varlen(R, R, R, OFFSETS, None),
+            "cu_seqlens_k is None: must be a torch.Tensor like q",
+        ),
+        (
+            lambda: wl.attention_varlen(*[R.numpy()] * 3, OFFSETS.numpy(), [0, 3, 5]),
+            "cu_seqlens_k is a builtins.list: must be a numpy.ndarray like q",
+        ),
+        (
+            lambda: wl.attention_decode(STEP, CACHE, CACHE, None),
+            "lengths is None: must be a torch.Tensor like q",
+        ),
+        (
+            lambda: wl.attention_decode(STEP, CACHE, CACHE, LENGTHS, [[0, 1]]),
+            "page_table is a builtins.list: must be a torch.Tensor like q",
+        ),
+        (
+            lambda: wl.page_write(None, PAGES, R, R, torch.arange(5)),
+            "k_pages is None: must be a torch.Tensor, or an array",
+        ),
+        (
+            lambda: wl.page_write(PAGES, PAGES, None, R, torch.arange(5)),
+            "k is None: must be a torch.Tensor like k_pages",
+        ),
+        (
+            lambda: wl.merge_states([Q, None], [tensor(2, 4, 5)] * 2),
+            "o[1] is None: must be a torch.Tensor like o[0]",
+        ),
         (lambda: wl.attention(Q.numpy(), K, K), "k is a torch.Tensor: must be a numpy.ndarray"),
         (lambda: wl.attention([1.0], [1.0], [1.0]), "q is a builtins.list: must be a torch.Tensor"),
     ],

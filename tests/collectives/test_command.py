@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,14 @@ def test_pictures(ranks: int, tmp_path: Path) -> None:
     words = f"topology --nodes 2x{ranks // 2} --intra 64 --inter 8 --plot {tmp_path / 'pick.svg'}"
     assert main(words.split()) == 0
     assert "<svg" in (tmp_path / "pick.svg").read_text()
+
+
+def test_a_picture_without_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(f"topology --mesh 4 --intra 4 --plot {tmp_path / 'pick.svg'}".split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warploom topology: ")
+    assert "matplotlib" in line

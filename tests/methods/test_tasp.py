@@ -13,6 +13,7 @@ from warploom.distributed import (
     Fault,
     RankLostError,
     RanksDisagreeError,
+    TorchWorld,
     run_outcomes,
     run_ranks,
 )
@@ -398,3 +399,9 @@ def test_arrivals_of_two_rounds_are_held_at_most(kind, monkeypatch):
     monkeypatch.setattr(ring, "_Rows", Counted)
     run(CAUSAL, 5, kind)
     assert max(held) == 2
+
+
+@pytest.mark.parametrize("make", [lambda: tasp.Sharding(8), TorchWorld])
+def test_without_a_process_group_the_call_that_is_missing_is_named(make):
+    with pytest.raises(ValueError, match=r"call torch\.distributed\.init_process_group first"):
+        make()

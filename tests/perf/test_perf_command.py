@@ -20,6 +20,9 @@ def test_names_are_unique_and_patterns_select(capsys):
     assert [case.name for case in chosen][:2] == ["forward_bf16", "decode_bf16"]
     with pytest.raises(ValueError, match="--cases nothing fits no case: there are forward_bf16"):
         perf.select(attention.cases("cpu"), ["nothing"])
+    assert main(["perf", "attention", "--cases", "nosuch*"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warploom perf: --cases nosuch* fits no case: there are forward_bf16")
     assert main(["perf", "attention", "--list", "--cases", "window*"]) == 0
     assert capsys.readouterr().out.split()[0] == "window_bf16"
 

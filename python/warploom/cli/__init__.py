@@ -16,7 +16,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``warploom COMMAND ...``; each command's module has ``add_arguments`` and ``run``."""
+    """Runs ``warploom COMMAND ...``; each command's module has ``add_arguments`` and ``run``.
+
+    Returns:
+        The exit status: what ``run`` returned, or 2 after one line on what was wrong.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="warploom", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -28,4 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    return int(parsed.run(parsed))
+    try:
+        return int(parsed.run(parsed))
+    except (ValueError, ImportError, OSError) as error:  # what a user can mend
+        print(f"warploom {wanted}: {error}", file=sys.stderr)
+        return 2

@@ -71,23 +71,19 @@ _HELP = {
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        topology = _topology(arguments)
-        workload = co.Workload(
-            queries=arguments.seq,
-            heads=arguments.heads[0],
-            kv_heads=arguments.heads[1],
-            head_dim=arguments.head_dim,
-            batch=arguments.batch,
-            element_bytes=arguments.bytes,
-            causal=not arguments.full,
-            backward=arguments.backward,
-            flops_per_s=arguments.tflops * 1e12 if arguments.tflops else None,
-        )
-        found = co.predictions(topology, workload)
-    except (ValueError, OSError) as error:
-        print(f"warploom topology: {error}", file=sys.stderr)
-        return 2
+    topology = _topology(arguments)
+    workload = co.Workload(
+        queries=arguments.seq,
+        heads=arguments.heads[0],
+        kv_heads=arguments.heads[1],
+        head_dim=arguments.head_dim,
+        batch=arguments.batch,
+        element_bytes=arguments.bytes,
+        causal=not arguments.full,
+        backward=arguments.backward,
+        flops_per_s=arguments.tflops * 1e12 if arguments.tflops else None,
+    )
+    found = co.predictions(topology, workload)
     if arguments.json:
         print(json.dumps(_document(topology, workload, found), indent=1))
     else:

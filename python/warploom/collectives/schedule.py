@@ -230,6 +230,8 @@ def make(
         raise ValueError(f"parts is {parts}: must be at least 1")
     if group is not None and kind != "hybrid":
         raise ValueError(f"group is {group}: kind {kind!r} has no groups, only 'hybrid' does")
+    if group is None and kind == "hybrid":
+        raise ValueError("group is missing: how many ranks exchange heads, for kind 'hybrid'")
     return Schedule(topology, _core.schedule(topology._handle, kind, parts or 0, group or 0))
 
 

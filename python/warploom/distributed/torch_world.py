@@ -53,7 +53,10 @@ class TorchWorld(World):
     ) -> None:
         group = dist.group.WORLD if group is None else group
         if group is None:
-            raise ValueError("group is None and there is no default process group")
+            raise ValueError(
+                "group is None and there is no default process group: call "
+                "torch.distributed.init_process_group first, in a program that torchrun starts"
+            )
         monitor = Monitor(dist.get_rank(group), dist.get_world_size(group))
         place = device_of(group) if device is None else torch.device(device)
         transport = make_transport(group, place, monitor)

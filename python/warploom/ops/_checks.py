@@ -24,29 +24,50 @@ def band(mask: Mask | None, default: tuple[int, int] = (NO_LIMIT, NO_LIMIT)) -> 
     return mask.left, mask.right
 
 
+def check_options(*, scale: Any = None, softcap: Any = None, kernel: Any = None) -> None:
+    """Numbers and a name, or None; what a number's value must be, the core checks."""
+    for name, number in (("scale", scale), ("softcap", softcap)):
+        if number is None or isinstance(number, (float, int)):
+            continue
+        if not hasattr(number, "__float__"):
+            raise ValueError(f"{name} is {number!r}: must be a number or None")
+    if kernel is not None and not isinstance(kernel, str):
+        raise ValueError(
+            f"kernel is {kernel!r}: must be a kernel's name, from wl.list_kernels(), or None"
+        )
+
+
 def dtype_code(
-    q: torch.Tensor, k: torch.Tensor | None = None, v: torch.Tensor | None = None, **others: Any
+    q: torch.Tensor,
+    k: torch.Tensor | None = None,
+    v: torch.Tensor | None = None,
+    *,
+    like: str = "q",
+    **others: Any,
 ) -> int:
-    """The dtype's code, the same for all of them."""
+    """The dtype's code, the same for all of them; ``like`` is the first one's name."""
     dtype = q.dtype
     code = DTYPE_CODES.get(dtype)
     if code is None:
-        raise ValueError(f"q is {dtype}: must be torch.float32, torch.float16 or torch.bfloat16")
+        raise ValueError(
+            f"{like} is {dtype}: must be torch.float32, torch.float16 or torch.bfloat16"
+        )
     if k is not None and k.dtype is not dtype:
-        raise ValueError(f"k is {k.dtype}: must be {dtype} like q")
+        raise ValueError(f"k is {k.dtype}: must be {dtype} like {like}")
     if v is not None and v.dtype is not dtype:
-        raise ValueError(f"v is {v.dtype}: must be {dtype} like q")
+        raise ValueError(f"v is {v.dtype}: must be {dtype} like {like}")
     for name, other in others.items():
         if other.dtype is not dtype:
-            raise ValueError(f"{name} is {other.dtype}: must be {dtype} like q")
+            raise ValueError(f"{name} is {other.dtype}: must be {dtype} like {like}")
     return code
 
 
-def same_device(q: torch.Tensor, **others: torch.Tensor | None) -> None:
-    """All of them on q's device: torch picks an implementation by the mix of devices it finds."""
+def same_device(q: torch.Tensor, *, like: str = "q", **others: torch.Tensor | None) -> None:
+    """All of them on the device of the first, which ``like`` names: torch picks an implementation
+    by the mix of devices it finds."""
     for name, other in others.items():
         if other is not None and other.device != q.device:
-            raise ValueError(f"{name} is on {other.device}: must be on {q.device} like q")
+            raise ValueError(f"{name} is on {other.device}: must be on {q.device} like {like}")
 
 
 def strides(name: str, tensor: torch.Tensor) -> tuple[int, ...]:

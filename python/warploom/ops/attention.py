@@ -13,6 +13,7 @@ from warploom.ops import _arrays
 from warploom.ops._checks import (
     Sizes,
     band,
+    check_options,
     dense_sizes,
     dtype_code,
     ragged_sizes,
@@ -82,6 +83,8 @@ def attention(
     if not (plain or _arrays.are_tensors(q, k, v)):
         arrays = {"q": q, "k": k, "v": v}
         return _arrays.call(attention, arrays, mask, scale, softcap, return_lse, kernel, check)
+    if not (scale is None and softcap is None and kernel is None):
+        check_options(scale=scale, softcap=softcap, kernel=kernel)
     left, right = (NO_LIMIT, NO_LIMIT) if mask is None else band(mask)
     if not plain:
         result = ATTENTION(q, k, v, left, right, scale, softcap, kernel, check)
@@ -133,6 +136,8 @@ def attention_varlen(
     if not _arrays.are_tensors(*arrays.values()):
         options = (mask, scale, softcap, max_seqlen, return_lse, kernel, check)
         return _arrays.call(attention_varlen, arrays, *options)
+    if not (scale is None and softcap is None and kernel is None):
+        check_options(scale=scale, softcap=softcap, kernel=kernel)
     result = ATTENTION(
         q, k, v, *band(mask), scale, softcap, kernel, check, cu_seqlens_q, cu_seqlens_k, max_seqlen
     )

@@ -12,6 +12,7 @@ from warploom.ops import _arrays
 from warploom.ops._checks import (
     band,
     check_heads,
+    check_options,
     dtype_code,
     indices,
     rank,
@@ -85,8 +86,18 @@ def attention_decode(
             "page_table": page_table,
         }
         return _arrays.call(
-            attention_decode, arrays, mask, scale, softcap, return_lse, kernel, check
+            attention_decode,
+            arrays,
+            mask,
+            scale,
+            softcap,
+            return_lse,
+            kernel,
+            check,
+            optional=("page_table",),
         )
+    if not (scale is None and softcap is None and kernel is None):
+        check_options(scale=scale, softcap=softcap, kernel=kernel)
     arguments = (q, k_cache, v_cache, lengths, page_table, *band(mask, _CAUSAL))
     options = (scale, softcap, kernel, check)
     no_grad = not torch.is_grad_enabled() or not (

@@ -9,7 +9,7 @@ import torch
 
 from warploom import _core
 from warploom.ops import _arrays
-from warploom.ops._checks import dtype_code, same_device, strides
+from warploom.ops._checks import check_options, dtype_code, same_device, strides
 from warploom.ops._execution import exec_of
 from warploom.ops._library import (
     below_autograd,
@@ -50,6 +50,8 @@ def merge_states(
         raise ValueError("o and lse: each must be a list with one array a part")
     if len(o) == 0 or len(o) != len(lse):
         raise ValueError(f"o has {len(o)} parts and lse {len(lse)}: must be as many, at least one")
+    if kernel is not None:
+        check_options(kernel=kernel)
     result: Pair
     if _arrays.are_tensors(*o, *lse):
         result = MERGE_STATES(list(o), list(lse), kernel)
@@ -76,8 +78,8 @@ def _check(o: list[torch.Tensor], lse: list[torch.Tensor]) -> int:
             raise ValueError(f"lse[{n}] is {weight.dtype}: must be torch.float32")
         if part.dtype is not o[0].dtype:
             raise ValueError(f"o[{n}] is {part.dtype}: must be {o[0].dtype} like o[0]")
-        same_device(o[0], **{f"o[{n}]": part, f"lse[{n}]": weight})
-    return dtype_code(o[0])
+        same_device(o[0], **{f"o[{n}]": part, f"lse[{n}]": weight}, like="o[0]")
+    return dtype_code(o[0], like="o[0]")
 
 
 def _merge(o: list[torch.Tensor], lse: list[torch.Tensor], kernel: str | None = None) -> Pair:

@@ -8,7 +8,15 @@ import torch
 
 from warploom import _core
 from warploom.ops import _arrays
-from warploom.ops._checks import dtype_code, indices, rank, same_device, strides, wrong_shape
+from warploom.ops._checks import (
+    check_options,
+    dtype_code,
+    indices,
+    rank,
+    same_device,
+    strides,
+    wrong_shape,
+)
 from warploom.ops._execution import checks_on_device, exec_of
 from warploom.ops._library import define, define_without_gradient
 from warploom.ops._values import check_slots
@@ -44,9 +52,10 @@ def page_write(
     """
     arrays = {"k_pages": k_pages, "v_pages": v_pages, "k": k, "v": v, "slots": slots}
     if not _arrays.are_tensors(*arrays.values()):
-        _arrays.refuse_read_only(k_pages=k_pages, v_pages=v_pages)
-        _arrays.call(page_write, arrays, kernel, check)
+        _arrays.call(page_write, arrays, kernel, check, written=("k_pages", "v_pages"))
         return
+    if kernel is not None:
+        check_options(kernel=kernel)
     PAGE_WRITE(k_pages, v_pages, k, v, slots, kernel, check)
 
 
@@ -70,7 +79,7 @@ def _sizes(
     right = v.shape == (tokens, hk, dv)
     wrong_shape("v", v, f"[{tokens}, {hk}, {dv}]", right, "v_pages", v_pages)
     indices("slots", slots, (tokens,), torch.int64)
-    same_device(k_pages, v_pages=v_pages, k=k, v=v, slots=slots)
+    same_device(k_pages, v_pages=v_pages, k=k, v=v, slots=slots, like="k_pages")
     return tokens, hk, d, dv, pages, capacity
 
 
@@ -84,7 +93,7 @@ def _write(
     check: bool | None = None,
 ) -> None:
     sizes = _sizes(k_pages, v_pages, k, v, slots)
-    code = dtype_code(k_pages, v_pages=v_pages, k=k, v=v)
+    code = dtype_code(k_pages, v_pages=v_pages, k=k, v=v, like="k_pages")
     where = exec_of(k_pages, kernel, check)
     if checks_on_device(where, check):
         check_slots(slots, sizes[4] * sizes[5])
@@ -108,7 +117,7 @@ def _write_fake(
     *options: Any,
 ) -> None:
     _sizes(k_pages, v_pages, k, v, slots)
-    dtype_code(k_pages, v_pages=v_pages, k=k, v=v)
+    dtype_code(k_pages, v_pages=v_pages, k=k, v=v, like="k_pages")
 
 
 PAGE_WRITE = define(

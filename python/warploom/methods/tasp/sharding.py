@@ -126,7 +126,10 @@ def _world_of(group: dist.ProcessGroup | None) -> TorchWorld:
     """One world for each group: joining one takes all ranks."""
     group = dist.group.WORLD if group is None else group
     if group is None:
-        raise ValueError("group is None and there is no default process group")
+        raise ValueError(
+            "group is None and there is no default process group: call "
+            "torch.distributed.init_process_group first, in a program that torchrun starts"
+        )
     if group not in _worlds:
         _worlds[group] = TorchWorld(group)
     return _worlds[group]
