@@ -89,11 +89,6 @@ def test_hybrids_of_any_size(ranks: int) -> None:
             check(co.schedule(co.Topology.switch(ranks, 64), "hybrid", group=group))
 
 
-def test_a_hybrid_needs_its_group() -> None:
-    with pytest.raises(ValueError, match="group is missing: how many ranks exchange heads"):
-        co.schedule(co.Topology.full_mesh(4, 64), "hybrid")
-
-
 @pytest.mark.parametrize("ranks", RANKS)
 def test_nodes_of_any_shape(ranks: int) -> None:
     for nodes in range(2, ranks + 1):

@@ -82,8 +82,10 @@ def test_wrong_arguments_of_schedule() -> None:
         co.schedule(mesh, "bidirectional", parts=2)
     with pytest.raises(ValueError, match=r"'hierarchical': it needs nodes, .*: use 'direct'"):
         co.schedule(mesh, "hierarchical")
-    for group in (None, 1, 3, 4):
-        with pytest.raises(ValueError, match=f"group is {group or 0}: must be .* less than the 4"):
+    with pytest.raises(ValueError, match="group is missing: how many ranks exchange heads"):
+        co.schedule(mesh, "hybrid")
+    for group in (0, 1, 3, 4):
+        with pytest.raises(ValueError, match=f"group is {group}: must be .* less than the 4"):
             co.schedule(mesh, "hybrid", group=group)
     with pytest.raises(ValueError, match="group is 2: kind 'ring' has no groups"):
         co.schedule(mesh, "ring", group=2)
