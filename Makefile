@@ -6,8 +6,10 @@
 #   make test-gpu, make perf-gpu  the same on the machine's GPU   make clean     remove what was made
 #
 # TORCH is what pip installs before anything that needs it. pip's options may follow the version, for
-# instance those that choose a build of torch for the CPU alone. An environment that has torch keeps
-# it unless TORCH is given, and nothing is fetched that is there already: VENV may be any environment.
+# instance those that choose a build of torch for the CPU alone,
+#   TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+# PyPI's brings CUDA's libraries, and $(VENV) takes 5.2 GB. An environment that has torch keeps it
+# unless TORCH is given, and nothing is fetched that is there already: VENV may be any environment.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0

@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 4 examples/train_sequence_parallel.py
 
 Every rank holds the whole model and its rows of the sequence; only attention sees the others'
-keys and values. The losses are those of one process (--nproc-per-node 1). NCCL where there are
-GPUs, gloo where there are none.
+keys and values. The losses are those of one process (--nproc-per-node 1), to rounding. NCCL where
+there are GPUs, gloo where there are none.
 """
 
 import argparse

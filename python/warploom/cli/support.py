@@ -14,7 +14,18 @@ HEADER = """\
 Printed by `warploom doctor --support` from the library's own list; a test keeps it in step.
 `warploom doctor` says which of it this machine can run, `wl.explain` which kernel a call takes.
 Cells hold the head dims that the kernels of that row take.
+
+Kernels of `sm_80` are compiled for it and, unless `WARPLOOM_CUDA_ARCHITECTURES` says otherwise, for
+`sm_90a` as well; their PTX serves GPUs that are newer still.
 """
+# The ops whose tiles outgrow the shared memory of some GPUs; only they need what a target says of
+# head dims, after the semicolon.
+LARGE_TILES = ("backward", "prefill")
+
+
+def needs(kernel: Kernel) -> str:
+    """What one kernel's target needs, for its op."""
+    return kernel.needs if kernel.op in LARGE_TILES else kernel.needs.partition(";")[0]
 
 
 def head_dims(kernel: Kernel) -> str:
@@ -37,14 +48,14 @@ def support_text() -> str:
     parts = [HEADER]
     for op, of_op in groupby(sorted(list_kernels(), key=lambda k: k.op), key=lambda k: k.op):
         kernels = list(of_op)
-        needs = {k.target: k.needs for k in kernels}
+        targets = {k.target: needs(k) for k in kernels}
         cells = {
             (target, dtype): "; ".join(
                 dict.fromkeys(
                     head_dims(k) for k in kernels if k.target == target and k.dtype == dtype
                 )
             )
-            for target in needs
+            for target in targets
             for dtype in DTYPES
         }
         parts.append(f"\n## attention: {op}\n\n")
@@ -53,7 +64,7 @@ def support_text() -> str:
                 ("target", "needs", *DTYPES),
                 (
                     (f"`{target}`", text, *(cells[target, dtype] or "no" for dtype in DTYPES))
-                    for target, text in needs.items()
+                    for target, text in targets.items()
                 ),
             )
         )
