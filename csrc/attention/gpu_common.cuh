@@ -229,4 +229,27 @@ struct operand<M, T, A, C, false> {
   }
 };
 
+// The product of two rows of tiles, in eight sums: one would round its way through all d.
+template <class Tile>
+SIMT_DEVICE float dot(const Tile& a, int row, const Tile& b, int other, int d) {
+  constexpr int kSums = 8;
+  float sums[kSums] = {};
+  int c = 0;
+  for (; c + kSums <= d; c += kSums) {
+    SIMT_UNROLL
+    for (int i = 0; i < kSums; ++i) {
+      sums[i] = simt::fma(simt::load(a.at(row, c + i)), simt::load(b.at(other, c + i)), sums[i]);
+    }
+  }
+  for (; c < d; ++c) {
+    sums[0] = simt::fma(simt::load(a.at(row, c)), simt::load(b.at(other, c)), sums[0]);
+  }
+  SIMT_UNROLL
+  for (int step = kSums / 2; step > 0; step /= 2) {
+    SIMT_UNROLL
+    for (int i = 0; i < step; ++i) sums[i] += sums[i + step];
+  }
+  return sums[0];
+}
+
 }  // namespace warploom::attention::gpu

@@ -56,10 +56,7 @@ SIMT_DEVICE void forward(plain_state<Cfg>& state, simt::arena& smem, const Rows&
     simt::sync_block();
     const span seen = rows.keys(row, origin);
     for (int j = lane; j < Cfg::keys; j += Cfg::lanes_of_row) {
-      float s = 0;
-      for (int c = 0; c < d; ++c) {
-        s = simt::fma(simt::load(q.at(row, c)), simt::load(k.at(j, c)), s);
-      }
+      const float s = dot(q, row, k, j, d);
       simt::store(scores, row * Cfg::keys + j, seen.has(j) ? score(f, s) : -kInfinity);
     }
     simt::sync_block();

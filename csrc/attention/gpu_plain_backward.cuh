@@ -63,13 +63,9 @@ SIMT_DEVICE void backward(plain_backward_state<Cfg>& state, simt::arena& smem, c
       simt::sync_block();
 
       const span seen = side.seen(row, origin);
-      float x = 0, y = 0, lse, delta;
-      for (int c = 0; c < side.first_width; ++c) {
-        x = simt::fma(simt::load(own.at(row, c)), simt::load(other.at(lane, c)), x);
-      }
-      for (int c = 0; c < side.second_width; ++c) {
-        y = simt::fma(simt::load(own_more.at(row, c)), simt::load(more.at(lane, c)), y);
-      }
+      const float x = dot(own, row, other, lane, side.first_width);
+      const float y = dot(own_more, row, more, lane, side.second_width);
+      float lse, delta;
       // Of the query row: the own one, or the other's.
       side.statistics(turn, Cfg::of_keys ? origin + lane : row, lse, delta);
       const float s = score(side.f, x);

@@ -44,7 +44,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     succeed(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
     (archive,) = folder.glob("warploom-*.tar.gz")
     venv.create(folder / "env", with_pip=True)
-    settings = [f"-Ccmake.define.WARPLOOM_{name}=off" for name in ("CUDA", "HIP")]
+    settings = [f"--config-settings=cmake.define.WARPLOOM_{name}=off" for name in ("CUDA", "HIP")]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     succeed(folder / "env/bin/python", "-m", "pip", "install", *settings, archive, env=clean)
     return folder / "env"
