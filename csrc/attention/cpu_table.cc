@@ -1,24 +1,10 @@
 // This CPU target's functions, in the order of kernels.def.
 #include "attention/cpu.h"
 #include "base/backend.h"
+#include "base/storage.h"
 
 namespace warploom::attention {
 namespace {
-
-template <wl_dtype dtype>
-struct Storage;
-template <>
-struct Storage<WL_F32> {
-  using type = float;
-};
-template <>
-struct Storage<WL_F16> {
-  using type = f16;
-};
-template <>
-struct Storage<WL_BF16> {
-  using type = bf16;
-};
 
 // The op's function behind the table's untyped signature.
 template <class Params, wl_status (*function)(const Params&)>

@@ -123,4 +123,13 @@ PyObject* fast_call(PyObject*, PyObject* const* values, Py_ssize_t count) {
   return nullptr;
 }
 
+// A line of a module's method table.
+template <PyObject* (*call)(Arguments&)>
+PyMethodDef method(const char* name, const char* doc) {
+  // CPython's method table stores every calling convention behind one function type.
+  const auto function =
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_call<call>));
+  return {name, function, METH_FASTCALL, doc};
+}
+
 }  // namespace warploom::bindings

@@ -157,14 +157,6 @@ std::string explain(const std::string& op, int device, int device_index, int dty
   return text_of(wl_attention_explain, &request);
 }
 
-template <PyObject* (*call)(Arguments&)>
-PyMethodDef method(const char* name, const char* doc) {
-  // CPython's method table stores every calling convention behind one function type.
-  const auto function =
-      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_call<call>));
-  return {name, function, METH_FASTCALL, doc};
-}
-
 }  // namespace
 
 void bind_attention(py::module_& m) {

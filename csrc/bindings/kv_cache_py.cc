@@ -62,14 +62,6 @@ PyObject* shrink(Arguments& a) {
   return none_after(released([&] { return wl_kv_shrink(&p); }));
 }
 
-template <PyObject* (*call)(Arguments&)>
-PyMethodDef method(const char* name, const char* doc) {
-  // CPython's method table stores every calling convention behind one function type.
-  const auto function =
-      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fast_call<call>));
-  return {name, function, METH_FASTCALL, doc};
-}
-
 }  // namespace
 
 void bind_kv_cache(py::module_& m) {

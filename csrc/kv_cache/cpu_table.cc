@@ -1,26 +1,10 @@
 // This CPU target's functions, in the order of kernels.def.
 #include "base/backend.h"
+#include "base/storage.h"
 #include "kv_cache/cpu.h"
 
 namespace warploom::kv_cache {
 namespace {
-
-template <int dtype>  // -1: none
-struct Storage {
-  using type = void;
-};
-template <>
-struct Storage<WL_F32> {
-  using type = float;
-};
-template <>
-struct Storage<WL_F16> {
-  using type = f16;
-};
-template <>
-struct Storage<WL_BF16> {
-  using type = bf16;
-};
 
 // The op's function behind the table's untyped signature.
 template <class Params, wl_status (*function)(const Params&)>

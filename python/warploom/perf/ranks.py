@@ -217,9 +217,9 @@ def _answer(pipe: Connection, function: Callable[..., Any], *arguments: Any) -> 
     try:
         said = pickle.dumps((value, error, seconds))
         pickle.loads(said)
-    except Exception:
+    except Exception as refused:  # of any kind: what refuses to be pickled says so as it likes
         text = "".join(traceback.format_exception(error)) if error else repr(value)
-        said = pickle.dumps((None, RuntimeError(f"cannot be sent: {text}"), seconds))
+        said = pickle.dumps((None, RuntimeError(f"cannot be sent ({refused}): {text}"), seconds))
     pipe.send_bytes(said)
     return value
 
