@@ -1,5 +1,5 @@
-/* Exact attention: prefill (forward), backward, decode from contiguous or paged caches, the merge
- * of partial results, and the writer of pages.
+/* Exact attention: prefill (forward), backward, decode from contiguous or paged caches, also from
+ * quantized pages, the merge of partial results, and the writer of pages.
  *
  *   s_ij = softcap(scale * <q_i, k_j>),  p = softmax over visible j,  o_i = sum_j p_ij v_j
  *   lse_i = log(sum over visible j of exp(s_ij)), natural logarithm, float32
@@ -11,6 +11,7 @@
 #define WARPLOOM_ATTENTION_H
 
 #include "warploom/base.h"
+#include "warploom/kv_pages.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -79,6 +80,33 @@ typedef struct wl_attention_decode_params {
   wl_strided k_cache, v_cache; /* [b, capacity, hk, d] or [pages, capacity, hk, d] */
   float* lse;                  /* contiguous [b, h, s]; NULL: not wanted */
 } wl_attention_decode_params;
+
+/* How closely attention to pages follows its formula on what codes and grids stand for; the bounds
+ * are in docs/numerics.md. Blocks of width 16 are read alike by both. */
+typedef enum wl_precision {
+  WL_PRECISION_EXACT =
+      0,                 /* as exact as the dtype of q; 16 bits of it and of weights for 16-bit q */
+  WL_PRECISION_FAST = 1, /* queries and weights may be rounded to 8 bits */
+} wl_precision;
+
+/* As decode, from the pages of a quantized cache: each block in its own width. Positions of a page
+ * at and beyond the sequence's length may hold anything. */
+typedef struct wl_attention_pages_params {
+  uint32_t struct_size;
+  wl_exec exec;
+  int32_t dtype;     /* wl_dtype of q and o */
+  int32_t precision; /* wl_precision */
+  int64_t b, s, h;
+  wl_kv_pages pages;         /* hk, d and dv among them */
+  int64_t max_pages;         /* columns of page_table */
+  const int32_t* page_table; /* [b, max_pages], row stride page_table_stride */
+  int64_t page_table_stride;
+  const int32_t* lengths; /* [b] */
+  wl_mask mask;
+  float scale, softcap;
+  wl_strided q, o; /* [b, s, h, d], [b, s, h, dv]: strides {b, s, h} */
+  float* lse;      /* contiguous [b, h, s]; NULL: not wanted */
+} wl_attention_pages_params;
 
 /* o = sum_n exp(lse_n - lse) o_n with lse = log(sum_n exp(lse_n)), in the order given. Parts whose
  * lse is -infinity count as absent. */

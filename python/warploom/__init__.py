@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         kv_shrink_blocks,
         kv_validate,
     )
+    from warploom.ops.kv_pages import KVPages, kv_tag
     from warploom.ops.merge import merge_states
     from warploom.ops.pages import page_write
 
 __version__ = version()
 __all__ = [
     "DeviceError",
+    "KVPages",
     "QuantizedKV",
     "__version__",
     "attention",
@@ -39,6 +41,7 @@ __all__ = [
     "kv_quantize",
     "kv_shrink",
     "kv_shrink_blocks",
+    "kv_tag",
     "kv_validate",
     "list_kernels",
     "mask",

@@ -18,10 +18,12 @@ from warploom.ops.kv_cache import (
     kv_shrink_blocks,
     kv_validate,
 )
+from warploom.ops.kv_pages import KVPages, kv_tag
 from warploom.ops.merge import merge_states
 from warploom.ops.pages import page_write
 
 __all__ = [
+    "KVPages",
     "QuantizedKV",
     "attention",
     "attention_decode",
@@ -31,6 +33,7 @@ __all__ = [
     "kv_quantize",
     "kv_shrink",
     "kv_shrink_blocks",
+    "kv_tag",
     "kv_validate",
     "merge_states",
     "page_write",

@@ -22,16 +22,20 @@ from warploom.reference.kv_cache import (
     kv_unpack,
     kv_values,
 )
+from warploom.reference.kv_pages import attention_pages, kv_block, kv_page_values
 
 __all__ = [
     "attention",
     "attention_backward",
     "attention_decode",
+    "attention_pages",
     "attention_varlen",
     "attention_varlen_backward",
+    "kv_block",
     "kv_codes",
     "kv_grid",
     "kv_pack",
+    "kv_page_values",
     "kv_shrunk",
     "kv_tiles",
     "kv_unpack",
