@@ -9,6 +9,7 @@ All names begin with "warploom-" and the number of the process that made them.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -150,8 +151,8 @@ class Net:
         self.speed(1.0)
 
     def _add_namespace(self, name: str) -> None:
-        run(["ip", "netns", "add", name])
         self._made.append(name)
+        add_namespace(name)
         run(["ip", "-n", name, "link", "set", "lo", "up"])
         # Without bbr's and idle time's own pacing a link's rate is all that limits its senders.
         settings = {
@@ -239,7 +240,7 @@ def check_machine() -> None:
             raise CannotBuildError(f"needs iproute2: {tool} is not found")
     name = f"{PREFIX}{os.getpid()}-probe"
     try:
-        run(["ip", "netns", "add", name])
+        add_namespace(name)
     except subprocess.CalledProcessError as error:
         remove_namespace(name)
         raise CannotBuildError(f"may not make network namespaces: {error.stderr}") from error
@@ -270,6 +271,20 @@ def namespaces() -> list[str]:
     listed = run(["ip", "netns", "list"]).split("\n")
     names = [line.split()[0] for line in listed if line.strip()]
     return [name for name in names if name.startswith(PREFIX)]
+
+
+def add_namespace(name: str) -> None:
+    """Makes a namespace, which this process removes at its end if nobody did before."""
+    atexit.unregister(_remove_own)
+    atexit.register(_remove_own)
+    run(["ip", "netns", "add", name])
+
+
+def _remove_own() -> None:
+    """What a signal left that came while namespaces were made or removed."""
+    for name in namespaces():
+        if name.startswith(f"{PREFIX}{os.getpid()}-"):
+            remove_namespace(name)
 
 
 def remove_namespace(name: str) -> None:
