@@ -24,8 +24,8 @@ HIT = 2  # the rank that is struck
 class Fault:
     """One way in which a host is lost.
 
-    survivors: ranks that can and must say so; error: what they raise, naming one of ``named``. The
-    struck rank itself, cut off from all, names whom it waits for.
+    survivors: ranks that can and must say so; error: what they raise, naming one of ``named``. A
+    struck rank that is cut off from all names whom it waits for.
     """
 
     name: str
@@ -39,7 +39,8 @@ class Fault:
         if not isinstance(outcome.error, self.error):
             return False
         named = getattr(outcome.error, "rank", None)
-        return named != HIT if outcome.rank == HIT else named in self.named
+        alone = outcome.rank == HIT and self.named == (HIT,)
+        return named != HIT if alone else named in self.named
 
 
 def _others(plan: Mesh) -> tuple[int, ...]:
@@ -93,9 +94,9 @@ class Trial:
         """What is not as it must be.
 
         Every survivor raises the named error in time, or has every chunk by then; one raises. The
-        wait that ends so may have begun with the last round.
+        wait that ends so began with the round that was struck, or with the next one.
         """
-        limit = (PLAN.hosts - 2) * ROUND + TIMEOUT + LATE
+        limit = ROUND + TIMEOUT + LATE
         said = [] if self.raised else ["nobody noticed"]
         for outcome in self.survivors:
             late = outcome.seconds - self.after

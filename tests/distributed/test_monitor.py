@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from warploom.distributed.failure import Missing
+from warploom.distributed.failure import Failure, Missing
 from warploom.distributed.monitor import Message, Monitor, Waiting
 
 
@@ -51,6 +51,17 @@ def test_queued_work_fails_at_its_deadline_and_stops_the_transport() -> None:
     assert stopped == [True]
     kinds = [(rank, message["kind"]) for rank, message in monitor.link.sent]
     assert kinds == [(1, "probe"), (2, "probe"), (1, "fail"), (2, "fail")]
+
+
+def test_a_failure_that_was_heard_is_told_on_once() -> None:
+    """Over a link that is cut its finder reaches some ranks only through others."""
+    monitor = monitor_of(4)
+    failure = Failure("stalled", 2, "does not answer", 1, 7)
+    for sender in (1, 3):
+        monitor.receive(sender, {"kind": "fail", "failure": failure.to_message()})
+    assert monitor.failure == failure
+    told = [(rank, message["failure"]) for rank, message in monitor.link.sent]
+    assert told == [(rank, failure.to_message()) for rank in (1, 2, 3)]
 
 
 def test_queued_work_that_is_done_is_forgotten() -> None:

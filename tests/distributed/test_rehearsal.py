@@ -15,7 +15,7 @@ import pytest
 from perf.rehearsal import __main__ as program
 from perf.rehearsal import faults, net
 from perf.rehearsal.cases import bench, links_of
-from warploom.distributed import RankLostError
+from warploom.distributed import RankLostError, RankStalledError
 from warploom.distributed.failure import Failure
 from warploom.perf.exchanges import Gather, gather
 from warploom.perf.ranks import Outcome
@@ -29,9 +29,8 @@ def machine() -> Iterator[None]:
         net.check_machine()
     except net.CannotBuildError as error:
         pytest.skip(f"the rehearsal {error}")
-    before = net.namespaces()
     yield
-    assert net.namespaces() == before
+    assert made_by(os.getpid()) == []
 
 
 @pytest.mark.slow
@@ -79,17 +78,17 @@ def test_nothing_is_left_behind(number: signal.Signals, machine: None) -> None:
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL
     )
     end = time.monotonic() + 60.0
-    while not of(process) and time.monotonic() < end:
+    while not made_by(process.pid) and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(number)
     assert process.wait(30.0) != 0
     if number == signal.SIGKILL:
-        assert set(of(process)) <= set(net.clean())
-    assert of(process) == []
+        assert set(made_by(process.pid)) <= set(net.clean())
+    assert made_by(process.pid) == []
 
 
-def of(process: subprocess.Popen[bytes]) -> list[str]:
-    return [name for name in net.namespaces() if name.startswith(f"{net.PREFIX}{process.pid}-")]
+def made_by(process: int) -> list[str]:
+    return [name for name in net.namespaces() if name.startswith(f"{net.PREFIX}{process}-")]
 
 
 def test_what_is_missing_is_said(
@@ -131,3 +130,13 @@ def test_what_is_wrong_with_a_fault_is_told() -> None:
         (right, False),
     ):
         assert faults.Trial(killed, "ring", 0.5, survivors, [closed] * 3).wrong()
+
+
+def test_whom_the_struck_rank_may_name() -> None:
+    """Cut off from all, it cannot blame itself; at a cut link's end it may hear that others do."""
+    at = {fault.name: fault for fault in faults.FAULTS}
+    for name, itself in (("host unplugged", False), ("link cut", True)):
+        for named in (faults.HIT, faults.HIT - 1):
+            error = RankStalledError(Failure("stalled", named, "does not answer", 0))
+            outcome = Outcome(faults.HIT, error=error, seconds=3.0)
+            assert at[name].right(outcome) == (itself or named != faults.HIT)

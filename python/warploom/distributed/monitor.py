@@ -4,8 +4,9 @@ Data moves through a transport whose waits may not be told to stop; words betwee
 a link of their own (`links.py`, `simulated.py`). The monitor stands between them. Every wait is
 registered here with its deadline. Shortly before it ends all ranks are asked what they wait for; at
 the deadline the answers say who holds everybody up: the rank that does not answer, or the one that
-is waited for and waits for nobody. The first failure that anyone sees goes to all ranks, and makes
-each transport give up what it waits for, so that all leave with the same error.
+is waited for and waits for nobody. The first failure that anyone sees goes to all ranks, each of
+whom tells it on (the way to some may be what failed), and makes each transport give up what it
+waits for, so that all leave with the same error.
 """
 
 from __future__ import annotations
@@ -285,8 +286,8 @@ class Monitor:
         kind = message["kind"]
         if kind == "probe":
             self.link.send(rank, self._answer(message["probe"]))
-        elif kind == "fail":
-            self.fail(Failure.from_message(message["failure"]), tell=False)
+        elif kind == "fail":  # told on: whoever found it may not reach everybody
+            self.fail(Failure.from_message(message["failure"]))
         elif kind == "bye":
             self._take_leave(rank, message["finished"])
         else:

@@ -134,7 +134,7 @@ class Ranks:
                 raise RankFailedError(f"rank {outcome.rank}: {outcome}") from outcome.error
         return [outcome.value for outcome in outcomes]
 
-    def leave(self, ranks: Sequence[int], limit: float = 5.0) -> list[bool]:
+    def leave(self, ranks: Sequence[int], limit: float = 20.0) -> list[bool]:
         """Tells some ranks to end; whether each did, in good order and in time."""
         for rank in ranks:
             self._pipes[rank].close()
