@@ -6,6 +6,7 @@ file(STRINGS include/warploom/base.h abi_line REGEX "define WL_ABI_VERSION")
 string(REGEX MATCH "[0-9]+" WARPLOOM_ABI "${abi_line}")
 
 file(GLOB core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/base/*.cc
+                                       ${PROJECT_SOURCE_DIR}/csrc/memory/*.cc
                                        ${PROJECT_SOURCE_DIR}/collectives/*.cc)
 add_library(warploom SHARED ${core_sources} csrc/attention/attention.cc csrc/attention/kernels.cc
                             csrc/attention/validate.cc csrc/kv_cache/kv_cache.cc

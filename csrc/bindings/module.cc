@@ -52,5 +52,6 @@ PYBIND11_MODULE(_core, m) {
   bind_attention(m);
   bind_collectives(m);
   bind_kv_cache(m);
+  bind_memory(m);
   bind_perf(m);
 }

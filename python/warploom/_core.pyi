@@ -101,3 +101,16 @@ def schedule_loads(
 ) -> list[tuple[str, float, float]]: ...
 def hamiltonian_cycles(ranks: int, /) -> tuple[bytes, str]: ...
 def schedule_verify(topology: Topology, schedule: Schedule, /) -> None: ...
+def memory_plan(
+    size: Any,
+    alloc: Any,
+    free: Any,
+    alignment: int,
+    alignments: Any,
+    fixed: Any,
+    group: Any,
+    seconds: float,
+    work: int,
+    seed: int,
+    capacity: int,
+) -> dict[str, Any]: ...

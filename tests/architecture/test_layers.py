@@ -1,7 +1,7 @@
 """The one-way rule, read from the includes and imports themselves.
 
 include <- csrc/base <- csrc/simt <- csrc/<family>, collectives <- csrc/backends, csrc/bindings
-<- warploom.ops, reference, testing, collectives <- distributed <- methods, integrations
+<- warploom.ops, reference, testing, collectives, memory <- distributed <- methods, integrations
 <- cli, perf
 """
 
@@ -27,6 +27,7 @@ PYTHON_LAYERS = {
     "reference": 2,
     "testing": 2,
     "collectives": 2,
+    "memory": 2,
     "distributed": 3,
     "methods": 4,
     "integrations": 4,

@@ -11,6 +11,7 @@ COMMANDS = {
     "doctor": "what this machine can run, what is missing and how to get it",
     "perf": "measure ceilings, peers and warploom in one run",
     "topology": "which schedule fits a workload on given links, by predicted time",
+    "memory": "what a training step allocates, and a plan of where it lives",
     "demo": "real models on warploom's kernels",
 }
 

@@ -1,0 +1,213 @@
+"""Traces of what torch allocates, by fake tensors: no memory, no kernels, no GPU.
+
+Every storage that an op makes is a request; it ends when torch lets the storage go. Who asked is
+told by the module that runs forward and the op, or by the node of the backward graph and the op.
+What kernels allocate inside themselves (workspaces) is not seen.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules import module as torch_module
+from torch.optim import optimizer as torch_optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from warploom.memory.trace import Trace, TraceBuilder
+
+ALIGNMENT = 512  # torch's CUDA allocator gives out multiples of it
+
+
+def fake_mode() -> FakeTensorMode:
+    """A mode to build a model under and to hand to ``record``: tensors without memory."""
+    return FakeTensorMode()
+
+
+class _Enough(BaseException):
+    """Ends a script when as many steps as wanted were recorded."""
+
+
+class Recorder(TorchDispatchMode):
+    """Records while it is entered; ``steps`` counts the optimizer's steps.
+
+    Phases are ``forward N``, ``backward N`` and ``optimizer N``, a new one whenever the kind of
+    work changes, N counting from 0 how often it was that kind. With recompute, what runs forward
+    again within a backward pass belongs to that.
+    """
+
+    def __init__(
+        self, *, alignment: int = ALIGNMENT, count_optimizers: bool = True, most_steps: int = 0
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._count_optimizers = count_optimizers
+        self._most_steps = most_steps
+        self.steps = 0
+        self.step_times: list[int] = []
+        self.step_requests: list[int] = []
+        self._builder = TraceBuilder(alignment=alignment)
+        self._watched: set[int] = set()  # storages' keys
+        self._modules: list[str] = []
+        self._names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._optimizing = 0
+        self._kind = ""
+        self._counts: dict[str, int] = {}
+        self._requests = 0
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Recorder:
+        # Else lifetimes of reference cycles depend on what else runs. What is there already is not
+        # looked at again: that would take seconds a step.
+        self._hooks.callback(gc.enable if gc.isenabled() else gc.disable)
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+        self._hooks.callback(gc.unfreeze)
+        for remove in self._install_hooks():
+            self._hooks.callback(remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.close()
+        self._watched.clear()  # what is let go from here on was held to the end
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _install_hooks(self) -> Iterator[Callable[[], None]]:
+        yield torch_module.register_module_forward_pre_hook(self._enter_module).remove
+        yield torch_module.register_module_forward_hook(self._leave_module, always_call=True).remove
+        yield torch_optimizer.register_optimizer_step_pre_hook(self._begin_step).remove
+        yield torch_optimizer.register_optimizer_step_post_hook(self._end_step).remove
+
+    def _enter_module(self, module: Any, _: Any) -> None:
+        if not self._modules and module not in self._names:
+            for name, part in module.named_modules():
+                self._names[part] = name or type(module).__name__
+        self._modules.append(self._names.get(module, type(module).__name__))
+
+    def _leave_module(self, *_: Any) -> None:
+        self._modules.pop()
+
+    def _begin_step(self, *_: Any) -> None:
+        self._optimizing += 1
+
+    def _end_step(self, *_: Any) -> None:
+        self._optimizing -= 1
+        if not self._optimizing and self._count_optimizers:
+            self.mark_step()
+            if self.steps == self._most_steps:
+                raise _Enough
+
+    def mark_step(self) -> None:
+        """The end of a training step."""
+        gc.collect()
+        self.steps += 1
+        self.step_times.append(self._builder.now)
+        self.step_requests.append(self._requests)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in tree_iter((args, kwargs)):
+            # A constant's own tensor is no request: what is made of it is.
+            if isinstance(tensor, torch.Tensor) and func is not torch.ops.aten.lift_fresh.default:
+                self._watch(tensor, "before", "before")
+        results = func(*args, **kwargs)
+        phase = site = ""
+        for tensor in tree_iter(results):
+            if isinstance(tensor, torch.Tensor):
+                if not phase:
+                    phase, site = self._where(func)
+                self._watch(tensor, phase, site)
+        return results
+
+    def _where(self, func: Any) -> tuple[str, str]:
+        backward = torch._C._current_graph_task_id() != -1
+        kind = "optimizer" if self._optimizing else "backward" if backward else "forward"
+        if kind != self._kind:
+            self._kind = kind
+            self._counts[kind] = self._counts.get(kind, -1) + 1
+        where = self._modules[-1] if self._modules else kind
+        if backward and not self._modules:
+            node = torch._C._current_autograd_node()
+            where = node.name() if node is not None else kind
+        return f"{kind} {self._counts[kind]}", f"{where}: {func}"
+
+    def _watch(self, tensor: torch.Tensor, phase: str, site: str) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._watched:
+            return
+        self._watched.add(key)
+        self._builder.alloc(key, storage.nbytes(), phase=phase, site=site)
+        self._requests += 1
+        weakref.finalize(storage, self._gone, key).atexit = False
+
+    def _gone(self, key: int) -> None:
+        if key in self._watched:
+            self._watched.remove(key)
+            self._builder.free(key)
+
+    def trace(self, **notes: Any) -> Trace:
+        """What was recorded so far; its notes say when each step ended."""
+        steps = {"step_times": self.step_times, "step_requests": self.step_requests}
+        return self._builder.finish({**steps, **notes})
+
+
+def record(
+    step: Callable[[], Any],
+    *,
+    warmup: int = 1,
+    steps: int = 2,
+    fake: bool | FakeTensorMode = True,
+) -> Trace:
+    """Records training steps.
+
+    Args:
+        step: does one training step, or whatever else repeats; called ``warmup + steps`` times.
+        warmup: first steps, in which for instance optimizers make their state; recorded too.
+        fake: a mode of ``fake_mode``, under which the model was built; True: a new one, for steps
+            that build what they need; False: real tensors.
+
+    Returns:
+        The trace of all steps. Tensors that were there before begin at their first use, in the
+        phase "before". ``notes`` holds "warmup", and for each step its end in "step_times" and the
+        requests made until then in "step_requests".
+
+    Raises:
+        ValueError: warmup is negative or steps is less than 1.
+    """
+    if warmup < 0 or steps < 1:
+        raise ValueError(f"warmup is {warmup}, steps is {steps}: must be at least 0 and at least 1")
+    mode = FakeTensorMode() if fake is True else fake
+    with ExitStack() as stack:
+        if mode:
+            stack.enter_context(mode)
+        recorder = stack.enter_context(Recorder(count_optimizers=False))
+        for _ in range(warmup + steps):
+            step()
+            recorder.mark_step()
+        return recorder.trace(warmup=warmup)
+
+
+@contextmanager
+def recording(*, fake: bool = True, most_steps: int = 0) -> Iterator[Recorder]:
+    """Records a block of code; the steps are those of its optimizers.
+
+    Args:
+        fake: under tensors without memory.
+        most_steps: leaves the block after so many; 0: when it ends.
+    """
+    with ExitStack() as stack:
+        if fake:
+            stack.enter_context(FakeTensorMode())
+        recorder = stack.enter_context(Recorder(most_steps=most_steps))
+        stack.enter_context(suppress(_Enough))
+        yield recorder

@@ -1,0 +1,250 @@
+"""Plans: right by the validator, small, repeatable; and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from warploom import memory
+from warploom.memory import Plan, Trace, synthetic
+
+MADE = {
+    "random": synthetic.random(400, seed=1),
+    "training": synthetic.training(6),
+    "experts": synthetic.experts(4, experts=6),
+    "hard": synthetic.hard(60, seed=2),
+}
+BRIEF = {"time_limit": None, "work_limit": 300_000}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_plans_are_valid_and_between_their_bounds(name: str) -> None:
+    trace = MADE[name]
+    plan = memory.plan(trace, **BRIEF)
+    plan.validate()
+    assert trace.peak <= plan.lower_bound <= plan.size
+    assert plan.size == (plan.offsets + trace.padded).max()
+    assert plan.size <= 1.2 * trace.peak
+    assert plan.gap == plan.size / plan.lower_bound - 1
+    sizes = [step.size for step in plan.history]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == plan.size
+
+
+def test_training_steps_reach_the_maximum_load() -> None:
+    plan = memory.plan(MADE["training"], **BRIEF)
+    assert (plan.size, plan.gap) == (MADE["training"].peak, 0)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_seed_and_work_repeat_a_plan(name: str) -> None:
+    first, second = (memory.plan(MADE[name], seed=3, **BRIEF) for _ in range(2))
+    assert np.array_equal(first.offsets, second.offsets)
+    assert first.work == second.work
+    again = memory.plan(MADE[name], seed=3, time_limit=None, work_limit=first.work)
+    assert np.array_equal(first.offsets, again.offsets)
+
+
+def best_by_trying(trace: Trace) -> int:
+    """The least size of all orders, each block on top of those before it that it meets."""
+    from itertools import permutations
+
+    rows = list(zip(trace.size.tolist(), trace.alloc.tolist(), trace.free.tolist(), strict=True))
+    best = sum(trace.size.tolist())
+    for order in permutations(rows):
+        placed: list[tuple[int, int, int]] = []
+        for size, alloc, free in order:
+            low = max((top for a, f, top in placed if a < free and alloc < f), default=0)
+            placed.append((alloc, free, low + size))
+        best = min(best, max(top for _, _, top in placed))
+    return best
+
+
+requests = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 7), st.integers(1, 5)), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests)
+def test_small_traces_are_solved_exactly(rows: list[tuple[int, int, int]]) -> None:
+    size, alloc, life = np.array(rows).T
+    trace = Trace(size, alloc, alloc + life)
+    plan = memory.plan(trace, time_limit=None, work_limit=2_000_000)
+    plan.validate()
+    assert plan.size == plan.lower_bound == best_by_trying(trace)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hard_instances_are_solved_exactly(seed: int) -> None:
+    trace = synthetic.hard(60, seed=seed)
+    plan = memory.plan(trace, time_limit=None, work_limit=60_000_000)
+    plan.validate()
+    assert plan.size == 1 << 20
+
+
+def test_repeated_steps_are_folded() -> None:
+    one = synthetic.training(6, steps=1)
+    several = memory.concatenated([one] * 5)
+    plan = memory.plan(several, **BRIEF)
+    plan.validate()
+    assert plan.arenas[0].folded >= 4
+    assert plan.size == one.peak
+
+
+def test_capacity() -> None:
+    trace = MADE["hard"]
+    plan = memory.plan(trace, capacity=2 * trace.peak, **BRIEF)
+    plan.validate()
+    assert plan.size <= 2 * trace.peak
+    with pytest.raises(ValueError, match="the maximum load is 1048576, which is 76 more: no plan"):
+        memory.plan(trace, capacity=trace.peak - 76)
+    pools = replace(trace, pool=np.arange(len(trace)) % 2)
+    with pytest.raises(ValueError, match="maximum loads of 2 arenas are"):
+        memory.plan(pools, capacity=1000)
+
+
+def test_streams_and_pools_share_nothing_unless_told() -> None:
+    trace = Trace([8, 8, 8, 8], [0, 2, 4, 6], [1, 3, 5, 7], stream=[0, 1, 0, 0], pool=[0, 0, 0, 1])
+    plan = memory.plan(trace)
+    plan.validate()
+    assert [(a.pool, a.stream, a.size) for a in plan.arenas] == [(0, 0, 8), (0, 1, 8), (1, 0, 8)]
+    assert len(set(plan.offsets.tolist())) == 3
+    shared = memory.plan(trace, streams="shared")
+    shared.validate()
+    assert shared.size == 16
+    with pytest.raises(ValueError, match="streams is 'none': must be 'separate' or 'shared'"):
+        memory.plan(trace, streams="none")  # type: ignore[arg-type]
+
+
+def test_alignments_and_given_offsets() -> None:
+    generator = np.random.default_rng(5)
+    alloc = generator.integers(0, 60, 120)
+    trace = Trace(
+        generator.integers(1, 4000, 120),
+        alloc,
+        alloc + generator.integers(1, 20, 120),
+        alignment=64,
+    )
+    alignments = 64 * 2 ** generator.integers(0, 4, 120)
+    fixed = np.full(120, -1)
+    fixed[np.argmin(trace.alloc)] = 512 * 7
+    plan = memory.plan(trace, alignments=alignments, fixed=fixed, **BRIEF)
+    plan.validate()
+    assert (plan.offsets % alignments == 0).all()
+    assert plan.offsets[np.argmin(trace.alloc)] == 512 * 7
+    assert plan.size <= 2 * trace.peak
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fixed": [0, 64]}, "fixed offsets of requests 0 and 1 overlap while both are held"),
+        ({"fixed": [3, -1]}, "fixed offset of request 0 is 3: must be -1 or a multiple of 64"),
+        ({"alignments": [64, 96]}, "alignment of request 1 is 96: must be a multiple of 64"),
+        ({"alignments": [64]}, "alignments has shape"),
+        ({"time_limit": -1}, "time_limit is -1: must be above 0"),
+        ({"work_limit": 0}, "work_limit is 0: must be above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict[str, object], message: str) -> None:
+    trace = Trace([100, 100], [0, 1], [2, 3], alignment=64)
+    with pytest.raises(ValueError, match=message):
+        memory.plan(trace, **arguments)  # type: ignore[arg-type]
+
+
+def test_no_requests_and_no_bytes() -> None:
+    assert memory.plan(Trace([], [], [])).size == 0
+    plan = memory.plan(Trace([0, 5, 0], [0, 1, 2], [9, 3, 4]))
+    plan.validate()
+    assert (plan.size, plan.offsets.tolist()) == (5, [0, 0, 0])
+
+
+def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
+    trace = MADE["experts"]
+    plan = memory.plan(trace, **BRIEF)
+    path = tmp_path / "some.plan"
+    plan.save(path)
+    back = Plan.load(path, trace)
+    back.validate()
+    assert np.array_equal(back.offsets, plan.offsets)
+    assert (back.arenas, back.size, back.gap) == (plan.arenas, plan.size, plan.gap)
+    with pytest.raises(ValueError, match="trace is missing"):
+        Plan.load(path).validate()
+    with pytest.raises(ValueError, match=r"the plan is for trace .*: this one is"):
+        Plan.load(path, MADE["hard"])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="is cut off: column offsets"):
+        Plan.load(path)
+
+
+def broken(change) -> Plan:
+    """A valid plan with its offsets changed."""
+    plan = memory.plan(MADE["training"], **BRIEF)
+    offsets = plan.offsets.copy()
+    change(offsets)
+    return replace(plan, offsets=offsets)
+
+
+def test_the_validator_finds_an_overlap() -> None:
+    trace = MADE["training"]
+
+    def onto_another(offsets: np.ndarray) -> None:
+        first = int(np.argmax(trace.size))
+        held = (trace.alloc < trace.free[first]) & (trace.free > trace.alloc[first])
+        held[first] = False
+        other = int(np.flatnonzero(held)[0])
+        offsets[other] = offsets[first]
+
+    with pytest.raises(ValueError, match=r"requests \d+ and \d+ overlap: .* both held at time"):
+        broken(onto_another).validate()
+
+
+def test_the_validator_finds_a_place_outside_or_crooked() -> None:
+    def outside(offsets: np.ndarray) -> None:
+        offsets[3] = -512
+
+    def crooked(offsets: np.ndarray) -> None:
+        offsets[3] += 1
+
+    with pytest.raises(
+        ValueError, match=r"request 3 lies at -512, .*: must be inside of its arena"
+    ):
+        broken(outside).validate()
+    with pytest.raises(ValueError, match=r"request 3 lies at .* multiple of 512"):
+        broken(crooked).validate()
+
+
+def test_the_validator_finds_every_overlap_that_a_pairwise_check_finds() -> None:
+    """Random offsets, most of them wrong, against the definition."""
+    generator = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(200):
+        count = int(generator.integers(2, 6))
+        alloc = generator.integers(0, 6, count)
+        trace = Trace(
+            generator.integers(1, 4, count), alloc, alloc + generator.integers(1, 5, count)
+        )
+        offsets = generator.integers(0, 12, count)
+        right = all(
+            trace.free[i] <= trace.alloc[j]
+            or trace.free[j] <= trace.alloc[i]
+            or offsets[i] + trace.size[i] <= offsets[j]
+            or offsets[j] + trace.size[j] <= offsets[i]
+            for i in range(count)
+            for j in range(i)
+        )
+        plan = memory.plan(trace)
+        arenas = (replace(plan.arenas[0], size=100),)
+        try:
+            replace(plan, offsets=offsets, arenas=arenas).validate()
+            verdicts.append((right, True))
+        except ValueError:
+            verdicts.append((right, False))
+    assert all(right == verdict for right, verdict in verdicts)
+    assert {right for right, _ in verdicts} == {True, False}
