@@ -1,7 +1,7 @@
 # One shared object per CPU target, so that inline functions compiled for one never run on another.
 set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/cpu_prefill.cc
                 csrc/attention/cpu_backward.cc csrc/attention/cpu_decode.cc
-                csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc
+                csrc/attention/cpu_pages.cc csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc
                 csrc/kv_cache/cpu_table.cc csrc/kv_cache/cpu_quantize.cc
                 csrc/kv_cache/cpu_shrink.cc csrc/perf/cpu_ceilings.cc)
 

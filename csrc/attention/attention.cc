@@ -46,6 +46,13 @@ Request request_of(const wl_attention_decode_params& p) {
       features_of(p.mask, p.softcap, p.h, p.hk, p.d, p.dv) | (p.page_table ? feature::PAGED : 0));
 }
 
+Request request_of(const wl_attention_pages_params& p) {
+  const wl_kv_pages& pages = p.pages;
+  return request_of("pages", p.exec, p.dtype, pages.d, pages.dv,
+                    features_of(p.mask, p.softcap, p.h, pages.hk, pages.d, pages.dv) |
+                        feature::PAGED | (pages.keys_per_channel ? feature::CHANNEL_GRIDS : 0));
+}
+
 Request request_of(const wl_attention_merge_params& p) {
   return request_of("merge", p.exec, p.dtype, 0, p.dv, 0);
 }
@@ -86,6 +93,14 @@ wl_status wl_attention_backward(const wl_attention_backward_params* params) {
 
 wl_status wl_attention_decode(const wl_attention_decode_params* params) {
   return validate_and_run(params);
+}
+
+wl_status wl_attention_pages(const wl_attention_pages_params* params) {
+  return validate_and_run(params);
+}
+
+wl_status wl_attention_pages_workspace(const wl_attention_pages_params* params, int64_t* bytes) {
+  return validate_and_measure(params, bytes);
 }
 
 wl_status wl_attention_backward_workspace(const wl_attention_backward_params* params,

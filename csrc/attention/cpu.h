@@ -15,6 +15,8 @@ wl_status backward(const wl_attention_backward_params& params);
 template <class T>
 wl_status decode(const wl_attention_decode_params& params);
 template <class T>
+wl_status pages(const wl_attention_pages_params& params);
+template <class T>
 wl_status merge(const wl_attention_merge_params& params);
 template <class T>
 wl_status page_write(const wl_page_write_params& params);

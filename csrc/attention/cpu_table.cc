@@ -18,6 +18,7 @@ wl_status untyped(const void* params) {
 OP(prefill, wl_attention_forward_params)
 OP(backward, wl_attention_backward_params)
 OP(decode, wl_attention_decode_params)
+OP(pages, wl_attention_pages_params)
 OP(merge, wl_attention_merge_params)
 OP(page_write, wl_page_write_params)
 #undef OP

@@ -63,15 +63,16 @@ wl_status check_mask(const wl_mask& mask) {
   return WL_OK;
 }
 
-// What prefill, backward and decode have alike.
-template <class Problem>
-wl_status check_formula(const Problem& p) {
+// What prefill, backward and decode have alike. hk, d and dv are those of `cache`.
+template <class Problem, class Cache>
+wl_status check_formula(const Problem& p, const Cache& cache) {
   WL_RETURN_IF_ERROR(check_dtype(p.dtype));
-  WL_RETURN_IF_ERROR(check_sizes({{"b", p.b}, {"h", p.h}, {"hk", p.hk}, {"d", p.d}, {"dv", p.dv}}));
-  if (p.h > 0 && (p.hk == 0 || p.h % p.hk != 0)) {
+  WL_RETURN_IF_ERROR(
+      check_sizes({{"b", p.b}, {"h", p.h}, {"hk", cache.hk}, {"d", cache.d}, {"dv", cache.dv}}));
+  if (p.h > 0 && (cache.hk == 0 || p.h % cache.hk != 0)) {
     return fail(WL_INVALID,
                 "h is %lld and hk is %lld: the key/value heads must divide the query heads",
-                ll(p.h), ll(p.hk));
+                ll(p.h), ll(cache.hk));
   }
   WL_RETURN_IF_ERROR(check_mask(p.mask));
   if (!std::isfinite(p.scale)) {
@@ -154,7 +155,7 @@ wl_status check_offsets(const char* name, const int32_t* offsets, int64_t b, int
 template <class Params>
 wl_status check_problem(const Params& params) {
   const wl_attention_problem& p = params.problem;
-  WL_RETURN_IF_ERROR(check_formula(p));
+  WL_RETURN_IF_ERROR(check_formula(p, p));
   WL_RETURN_IF_ERROR(check_sizes({{"sq", p.sq}, {"sk", p.sk}, {"tq", p.tq}, {"tk", p.tk}}));
   if (!p.cu_seqlens_q != !p.cu_seqlens_k) {
     return fail(WL_INVALID, "cu_seqlens_q and cu_seqlens_k: both or neither must be given");
@@ -175,6 +176,89 @@ wl_status check_problem(const Params& params) {
   if (p.cu_seqlens_q && params.exec.check) {
     WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_q", p.cu_seqlens_q, p.b, p.tq, p.sq));
     WL_RETURN_IF_ERROR(check_offsets("cu_seqlens_k", p.cu_seqlens_k, p.b, p.tk, p.sk));
+  }
+  return WL_OK;
+}
+
+// Lengths within the positions that a sequence can have, and the pages that hold them.
+template <class Params>
+wl_status check_positions(const Params& p, int64_t limit, int64_t page_size, int64_t pages) {
+  for (int64_t n = 0; n < p.b; ++n) {
+    const int64_t length = p.lengths[n];
+    if (length < p.s || length > limit) {
+      return fail(WL_INVALID,
+                  "lengths[%lld] is %lld: must be from s = %lld to the cache's capacity, %lld",
+                  ll(n), ll(length), ll(p.s), ll(limit));
+    }
+    if (!p.page_table) continue;
+    for (int64_t i = 0; i * page_size < length; ++i) {
+      const int32_t page = p.page_table[n * p.page_table_stride + i];
+      if (page < 0 || page >= pages) {
+        return fail(WL_INVALID, "page_table[%lld, %lld] is %d: must be from 0 to %lld", ll(n),
+                    ll(i), page, ll(pages - 1));
+      }
+    }
+  }
+  return WL_OK;
+}
+
+constexpr int64_t kPageMultiple = 16;  // of positions of a page and of groups
+constexpr int64_t kPoolLine = 64;
+
+wl_status check_group(const char* name, int64_t group, const char* axis, int64_t size) {
+  if (group <= 0 || group % kPageMultiple || size % group) {
+    return fail(WL_INVALID,
+                "%s is %lld: must be a positive multiple of %lld that divides %s, which is %lld",
+                name, ll(group), ll(kPageMultiple), axis, ll(size));
+  }
+  return WL_OK;
+}
+
+wl_status check_pages(const wl_kv_pages& p) {
+  WL_RETURN_IF_ERROR(
+      check_sizes({{"pages", p.pages}, {"page", p.page}, {"pool_bytes", p.pool_bytes}}));
+  if (p.page == 0 || p.page % kPageMultiple) {
+    return fail(WL_INVALID, "page is %lld: must be a positive multiple of %lld", ll(p.page),
+                ll(kPageMultiple));
+  }
+  if (p.quantum_bytes <= 0 || p.quantum_bytes % kPoolLine) {
+    return fail(WL_INVALID, "quantum_bytes is %lld: must be a positive multiple of %lld",
+                ll(p.quantum_bytes), ll(kPoolLine));
+  }
+  const bool channels = p.keys_per_channel != 0;
+  WL_RETURN_IF_ERROR(
+      check_group("key_group", p.key_group, channels ? "page" : "d", channels ? p.page : p.d));
+  WL_RETURN_IF_ERROR(check_group("value_group", p.value_group, "dv", p.dv));
+  const int64_t heads = saturating_multiply(p.pages, p.hk);
+  const auto grids = [&](int64_t dim) { return saturating_product({heads, 2, dim, p.page}); };
+  WL_RETURN_IF_ERROR(check_array("tags", p.tags, saturating_multiply(heads, 2), sizeof(int32_t)));
+  WL_RETURN_IF_ERROR(check_array("key_grids", p.key_grids, grids(p.d) / p.key_group, 2));
+  WL_RETURN_IF_ERROR(check_array("value_grids", p.value_grids, grids(p.dv) / p.value_group, 2));
+  WL_RETURN_IF_ERROR(check_array("pool", p.pool, p.pool_bytes, 1));
+  if (reinterpret_cast<uintptr_t>(p.pool) % kPoolLine) {
+    return fail(WL_INVALID, "pool is not at a multiple of %lld bytes", ll(kPoolLine));
+  }
+  return WL_OK;
+}
+
+// Blocks of the pages that hold positions: there, and within the pool.
+wl_status check_tags(const wl_attention_pages_params& p) {
+  const wl_kv_pages& pages = p.pages;
+  for (int64_t n = 0; n < p.b; ++n) {
+    for (int64_t i = 0; i * pages.page < p.lengths[n]; ++i) {
+      const int64_t page = p.page_table[n * p.page_table_stride + i];
+      for (int64_t at = page * pages.hk * 2; at < (page + 1) * pages.hk * 2; ++at) {
+        const int32_t tag = pages.tags[at];
+        const int64_t width = 2 << (tag & 3), dim = at % 2 ? pages.dv : pages.d;
+        const int64_t begin = saturating_multiply(tag >> 2, pages.quantum_bytes);
+        if (tag < 0 || saturating_add(begin, pages.page * dim * width / 8) > pages.pool_bytes) {
+          return fail(
+              WL_INVALID,
+              "tags[%lld, %lld, %lld] is %d: must be of a block within the pool's %lld bytes",
+              ll(page), ll(at / 2 % pages.hk), ll(at % 2), tag, ll(pages.pool_bytes));
+        }
+      }
+    }
   }
   return WL_OK;
 }
@@ -202,7 +286,7 @@ wl_status validate(const wl_attention_backward_params* params) {
 wl_status validate(const wl_attention_decode_params* params) {
   WL_RETURN_IF_ERROR(check_head(params));
   const auto& p = *params;
-  WL_RETURN_IF_ERROR(check_formula(p));
+  WL_RETURN_IF_ERROR(check_formula(p, p));
   WL_RETURN_IF_ERROR(check_sizes(
       {{"s", p.s}, {"capacity", p.capacity}, {"pages", p.pages}, {"max_pages", p.max_pages}}));
   const int64_t bytes = bytes_of(p.dtype);
@@ -220,24 +304,32 @@ wl_status validate(const wl_attention_decode_params* params) {
         check_sizes({{"max_pages * capacity", saturating_multiply(p.max_pages, p.capacity)}}));
   }
   if (!p.exec.check) return WL_OK;
-  const int64_t limit = p.page_table ? p.max_pages * p.capacity : p.capacity;
-  for (int64_t n = 0; n < p.b; ++n) {
-    const int64_t length = p.lengths[n];
-    if (length < p.s || length > limit) {
-      return fail(WL_INVALID,
-                  "lengths[%lld] is %lld: must be from s = %lld to the cache's capacity, %lld",
-                  ll(n), ll(length), ll(p.s), ll(limit));
-    }
-    if (!p.page_table) continue;
-    for (int64_t i = 0; i * p.capacity < length; ++i) {
-      const int32_t page = p.page_table[n * p.page_table_stride + i];
-      if (page < 0 || page >= p.pages) {
-        return fail(WL_INVALID, "page_table[%lld, %lld] is %d: must be from 0 to %lld", ll(n),
-                    ll(i), page, ll(p.pages - 1));
-      }
-    }
+  return check_positions(p, p.page_table ? p.max_pages * p.capacity : p.capacity, p.capacity,
+                         p.pages);
+}
+
+wl_status validate(const wl_attention_pages_params* params) {
+  WL_RETURN_IF_ERROR(check_head(params));
+  const auto& p = *params;
+  const wl_kv_pages& pages = p.pages;
+  WL_RETURN_IF_ERROR(check_formula(p, pages));
+  WL_RETURN_IF_ERROR(check_sizes({{"s", p.s}, {"max_pages", p.max_pages}}));
+  if (p.precision != WL_PRECISION_EXACT && p.precision != WL_PRECISION_FAST) {
+    return fail(WL_INVALID, "precision is %d: must be 0 (exact) or 1 (fast)", p.precision);
   }
-  return WL_OK;
+  WL_RETURN_IF_ERROR(check_pages(pages));
+  const Axes queries{p.b, p.s, p.h};
+  const int64_t bytes = bytes_of(p.dtype);
+  WL_RETURN_IF_ERROR(check_array("lengths", p.lengths, p.b, sizeof(int32_t)));
+  WL_RETURN_IF_ERROR(check_tensor("q", p.q, queries, pages.d, bytes));
+  WL_RETURN_IF_ERROR(check_tensor("o", p.o, queries, pages.dv, bytes));
+  const wl_strided table{const_cast<int32_t*>(p.page_table), {0, p.page_table_stride, 0}};
+  WL_RETURN_IF_ERROR(check_tensor("page_table", table, {1, p.b, 1}, p.max_pages, sizeof(int32_t)));
+  WL_RETURN_IF_ERROR(
+      check_sizes({{"max_pages * page", saturating_multiply(p.max_pages, pages.page)}}));
+  if (!p.exec.check) return WL_OK;
+  WL_RETURN_IF_ERROR(check_positions(p, p.max_pages * pages.page, pages.page, pages.pages));
+  return check_tags(p);
 }
 
 wl_status validate(const wl_attention_merge_params* params) {

@@ -10,6 +10,7 @@ namespace warploom::attention {
 wl_status validate(const wl_attention_forward_params* params);
 wl_status validate(const wl_attention_backward_params* params);
 wl_status validate(const wl_attention_decode_params* params);
+wl_status validate(const wl_attention_pages_params* params);
 wl_status validate(const wl_attention_merge_params* params);
 wl_status validate(const wl_page_write_params* params);
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
-#include "warploom/base.h"
+#include "warploom/kv_pages.h"
 
 namespace warploom::bindings {
 
@@ -77,6 +77,23 @@ class Arguments {
 
   void finish() const {
     if (next_ != end_) throw pybind11::type_error("too many arguments");
+  }
+
+  // pages, page, hk, d, dv, key_group, value_group, keys_per_channel, pool, pool_bytes,
+  // quantum_bytes, tags, key_grids, value_grids
+  wl_kv_pages kv_pages() {
+    wl_kv_pages p{};
+    for (int64_t* size : {&p.pages, &p.page, &p.hk, &p.d, &p.dv, &p.key_group, &p.value_group}) {
+      *size = integer();
+    }
+    p.keys_per_channel = boolean();
+    p.pool = pointer<uint8_t>();
+    p.pool_bytes = integer();
+    p.quantum_bytes = integer();
+    p.tags = pointer<int32_t>();
+    p.key_grids = pointer<uint16_t>();
+    p.value_grids = pointer<uint16_t>();
+    return p;
   }
 
   // device, device_index, stream, threads, check, kernel, workspace, workspace_bytes

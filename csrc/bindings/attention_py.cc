@@ -109,6 +109,39 @@ PyObject* decode_workspace(Arguments& a) {
   return PyLong_FromLongLong(bytes);
 }
 
+wl_attention_pages_params pages_params(Arguments& a) {
+  wl_attention_pages_params p{};
+  p.struct_size = sizeof p;
+  p.exec = a.exec();
+  p.dtype = int32_t(a.integer());
+  p.precision = int32_t(a.integer());
+  for (int64_t* size : {&p.b, &p.s, &p.h}) *size = a.integer();
+  p.pages = a.kv_pages();
+  p.max_pages = a.integer();
+  p.page_table = a.pointer<const int32_t>();
+  p.page_table_stride = a.integer();
+  p.lengths = a.pointer<const int32_t>();
+  p.mask = mask_of(a);
+  p.scale = float(a.real());
+  p.softcap = float(a.real());
+  for (wl_strided* tensor : {&p.q, &p.o}) *tensor = a.strided();
+  p.lse = a.pointer<float>();
+  a.finish();
+  return p;
+}
+
+PyObject* pages(Arguments& a) {
+  const wl_attention_pages_params p = pages_params(a);
+  return none_after(released([&] { return wl_attention_pages(&p); }));
+}
+
+PyObject* pages_workspace(Arguments& a) {
+  const wl_attention_pages_params p = pages_params(a);
+  int64_t bytes = 0;
+  raise_on_error(wl_attention_pages_workspace(&p, &bytes));
+  return PyLong_FromLongLong(bytes);
+}
+
 PyObject* merge(Arguments& a) {
   wl_attention_merge_params p{};
   p.struct_size = sizeof p;
@@ -170,6 +203,10 @@ void bind_attention(py::module_& m) {
                       "exec, dtype, b, s, h, hk, d, dv, capacity, pages, max_pages, page_table, "
                       "page_table_stride, lengths, mask, scale, softcap, q, o, k_cache, v_cache, "
                       "lse"),
+      method<&pages_workspace>("attention_pages_workspace", "as attention_pages; bytes"),
+      method<&pages>("attention_pages",
+                     "exec, dtype, precision, b, s, h, kv_pages, max_pages, page_table, "
+                     "page_table_stride, lengths, mask, scale, softcap, q, o, lse"),
       method<&merge>("attention_merge",
                      "exec, dtype, b, s, h, dv, [address, strides, ...] of o parts, [address, ...] "
                      "of lse parts, o, lse"),

@@ -135,6 +135,7 @@ typedef struct wl_page_write_params {
 WL_API wl_status wl_attention_forward(const wl_attention_forward_params* params);
 WL_API wl_status wl_attention_backward(const wl_attention_backward_params* params);
 WL_API wl_status wl_attention_decode(const wl_attention_decode_params* params);
+WL_API wl_status wl_attention_pages(const wl_attention_pages_params* params);
 WL_API wl_status wl_attention_merge(const wl_attention_merge_params* params);
 WL_API wl_status wl_page_write(const wl_page_write_params* params);
 
@@ -143,22 +144,25 @@ WL_API wl_status wl_attention_backward_workspace(const wl_attention_backward_par
                                                  int64_t* bytes);
 WL_API wl_status wl_attention_decode_workspace(const wl_attention_decode_params* params,
                                                int64_t* bytes);
+WL_API wl_status wl_attention_pages_workspace(const wl_attention_pages_params* params,
+                                              int64_t* bytes);
 
 /* What a call may need beyond the plain case, as bits. */
 typedef enum wl_attention_feature {
-  WL_ATTENTION_WINDOW = 1 << 0,    /* a causal or window mask */
-  WL_ATTENTION_SOFTCAP = 1 << 1,   /* capped logits */
-  WL_ATTENTION_RAGGED = 1 << 2,    /* cu_seqlens */
-  WL_ATTENTION_PAGED = 1 << 3,     /* keys and values in pages */
-  WL_ATTENTION_GROUPED = 1 << 4,   /* hk other than h */
-  WL_ATTENTION_VALUE_DIM = 1 << 5, /* dv other than d */
-  WL_ATTENTION_GRAD_LSE = 1 << 6,  /* grad_lse is given */
+  WL_ATTENTION_WINDOW = 1 << 0,        /* a causal or window mask */
+  WL_ATTENTION_SOFTCAP = 1 << 1,       /* capped logits */
+  WL_ATTENTION_RAGGED = 1 << 2,        /* cu_seqlens */
+  WL_ATTENTION_PAGED = 1 << 3,         /* keys and values in pages */
+  WL_ATTENTION_GROUPED = 1 << 4,       /* hk other than h */
+  WL_ATTENTION_VALUE_DIM = 1 << 5,     /* dv other than d */
+  WL_ATTENTION_GRAD_LSE = 1 << 6,      /* grad_lse is given */
+  WL_ATTENTION_CHANNEL_GRIDS = 1 << 7, /* keys quantized per channel */
 } wl_attention_feature;
 
 /* What a kernel choice depends on. */
 typedef struct wl_attention_request {
   uint32_t struct_size;
-  const char* op; /* "prefill", "backward", "decode", "merge", "page_write" */
+  const char* op; /* "prefill", "backward", "decode", "pages", "merge", "page_write" */
   int32_t device, device_index, dtype;
   int64_t d, dv;
   uint64_t features;  /* bits of wl_attention_feature */

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from warploom import reference
     from warploom.ops._execution import check
     from warploom.ops.attention import attention, attention_varlen
+    from warploom.ops.attention_pages import attention_pages
     from warploom.ops.decode import attention_decode
     from warploom.ops.kv_cache import (
         QuantizedKV,
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "attention",
     "attention_decode",
+    "attention_pages",
     "attention_varlen",
     "check",
     "explain",

@@ -19,6 +19,7 @@ _OPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "attention_backward": ("backward", ()),
     "attention_varlen_backward": ("backward", ("RAGGED",)),
     "attention_decode": ("decode", ("WINDOW",)),
+    "attention_pages": ("pages", ("WINDOW", "PAGED")),
     "merge_states": ("merge", ()),
     "page_write": ("page_write", ("PAGED",)),
 }
@@ -95,13 +96,14 @@ def explain(
     grouped: bool = False,
     paged: bool = False,
     grad_lse: bool = False,
+    keys_per_channel: bool = False,
     kernel: str | None = None,
 ) -> Explanation:
     """Which kernel an op would run, and why each other one would not.
 
     Args:
         op: "attention", "attention_varlen", "attention_backward", "attention_varlen_backward",
-            "attention_decode", "merge_states" or "page_write".
+            "attention_decode", "attention_pages", "merge_states" or "page_write".
         dtype: a torch or NumPy dtype, or its name.
         head_dim: d of queries and keys (merging and page writing take any).
         value_dim: dv; None is head_dim.
@@ -111,6 +113,7 @@ def explain(
         grouped: whether there are fewer key/value heads than query heads.
         paged: whether the cache of a decode is paged.
         grad_lse: whether a gradient arrives through lse (backward).
+        keys_per_channel: whether keys were quantized per channel (attention_pages).
         kernel: a forced kernel.
 
     Raises:
@@ -134,6 +137,7 @@ def explain(
         ("PAGED", paged),
         ("VALUE_DIM", value_dim != head_dim),
         ("GRAD_LSE", grad_lse),
+        ("CHANNEL_GRIDS", keys_per_channel),
     ):
         if wanted:
             needed.add(feature)

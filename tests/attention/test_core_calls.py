@@ -152,13 +152,13 @@ def explain(op="prefill", device=0, dtype=0, d=8, dv=8, features=0):
     [
         (
             lambda: explain("flash"),
-            "op is flash: must be one of prefill, backward, decode, merge, page_write",
+            "op is flash: must be one of prefill, backward, decode, pages, merge, page_write",
         ),
         (lambda: explain(""), "op is : must be one of prefill"),
         (lambda: explain(device=3), "device is 3: must be 0 (cpu), 1 (cuda) or 2 (hip)"),
         (lambda: explain(dtype=3), "dtype is 3: must be 0, 1 or 2"),
         (lambda: explain(d=-1), "d is -1 and dv is 8: neither may be negative"),
-        (lambda: explain(features=1 << 40), "features is 0x10000000000: there are 7, from bit 0"),
+        (lambda: explain(features=1 << 40), "features is 0x10000000000: there are 8, from bit 0"),
     ],
 )
 def test_explain_refuses_what_is_not_there(call, message):

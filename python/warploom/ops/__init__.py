@@ -9,6 +9,7 @@ except ModuleNotFoundError as _missing:
 
 from warploom.ops._execution import check
 from warploom.ops.attention import attention, attention_varlen
+from warploom.ops.attention_pages import attention_pages
 from warploom.ops.decode import attention_decode
 from warploom.ops.kv_cache import (
     QuantizedKV,
@@ -27,6 +28,7 @@ __all__ = [
     "QuantizedKV",
     "attention",
     "attention_decode",
+    "attention_pages",
     "attention_varlen",
     "check",
     "kv_dequantize",

@@ -6,7 +6,12 @@ words.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from warploom.ops.kv_pages import KVPages
 
 
 def check_offsets(name: str, offsets: torch.Tensor, rows: int, longest: int) -> None:
@@ -55,6 +60,22 @@ def check_page_table(
         n, i = wrong[0].tolist()
         raise ValueError(
             f"page_table[{n}, {i}] is {int(page_table[n, i])}: must be from 0 to {pages - 1}"
+        )
+
+
+def check_tags(pages: KVPages, page_table: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Of the pages that hold positions of a sequence: of blocks within the pool."""
+    first = pages.page_size * torch.arange(page_table.shape[1], device=page_table.device)
+    used = page_table[first < lengths.unsqueeze(1)].long().unique()
+    tags = pages.tags[used].long()
+    sizes = torch.tensor([pages.block_bytes(2), pages.block_bytes(2, values=True)])
+    ends = (tags >> 2) * pages.quantum_bytes + (sizes.to(tags.device) << (tags & 3))
+    wrong = ((tags < 0) | (ends > pages.pool.numel())).nonzero()
+    if len(wrong):
+        n, head, side = wrong[0].tolist()
+        raise ValueError(
+            f"tags[{int(used[n])}, {head}, {side}] is {int(tags[n, head, side])}: must be of a "
+            f"block within the pool's {pages.pool.numel()} bytes"
         )
 
 

@@ -76,6 +76,15 @@ class KVPages:
         """Bytes of a block of keys, or of values, at one width."""
         return self.page_size * (self.value_dim if values else self.head_dim) * width // 8
 
+    def core_arguments(self) -> tuple[int, ...]:
+        """In the order of wl_kv_pages."""
+        return (
+            self.pages, self.page_size, self.kv_heads, self.head_dim, self.value_dim,
+            self.key_group, self.value_group, self.keys_per_channel,
+            self.pool.data_ptr(), self.pool.numel(), self.quantum_bytes,
+            self.tags.data_ptr(), self.key_grids.data_ptr(), self.value_grids.data_ptr(),
+        )  # fmt: skip
+
     def check_shapes(self) -> None:
         """Everything but what the tensors hold.
 
