@@ -46,7 +46,7 @@ class Verifier {
   }
 
   static std::string arrives(int64_t round) {
-    return round == kNever ? "which never reaches it" : say("which reaches it in round ", round);
+    return round == kNever ? "never reaches it" : say("reaches it in round ", round);
   }
 
   void links_are_free(const Rounds& rounds, const char* name) const {
@@ -74,8 +74,8 @@ class Verifier {
       for (const wl_transfer& transfer : s_.rounds[t]) {
         const auto& [source, target, chunk] = transfer;
         if (arrival(source, chunk) == kNever) {
-          invalid(step("round", t, transfer),
-                  " before it has it: ", arrives(later_arrival(source, chunk, t)));
+          invalid(step("round", t, transfer), " before it has it: the chunk ",
+                  arrives(later_arrival(source, chunk, t)));
         }
         if (target == s_.owner(chunk)) invalid(step("round", t, transfer), ", its owner");
         if (!s_.reads(target, chunk)) {
@@ -150,7 +150,7 @@ class Verifier {
     const auto check = [&](int chunk) {
       if (arrival(rank, chunk) + 2 <= t) return;
       invalid(step("reduction round", t, transfer), " before it could compute it: it needs ",
-              chunk_name(chunk), ", ", arrives(arrival(rank, chunk)), ", two rounds earlier");
+              chunk_name(chunk), ", which ", arrives(arrival(rank, chunk)), ", two rounds earlier");
     };
     if (s_.moves != WL_MOVES_HEADS) return check(transfer.chunk);
     for (int chunk = s_.part(transfer.chunk); chunk < s_.chunks(); chunk += s_.parts) check(chunk);

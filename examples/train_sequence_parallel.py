@@ -52,6 +52,8 @@ class Model(nn.Module):
 def train(length: int, steps: int, schedule: str, device: torch.device) -> list[float]:
     """The loss of every step; every rank of the default process group takes part."""
     text = torch.tensor(list("".join(f"{n} times {n} is {n * n}. " for n in range(200)).encode()))
+    if not 1 <= length < len(text):
+        raise ValueError(f"length is {length}: must be 1 to {len(text) - 1}, what the text has")
     text = text[: length + 1].to(device)
     part = tasp.Sharding(length, layout="zigzag")
     ids, wanted = part.shard(text[None, :-1]), part.shard(text[None, 1:])
@@ -78,7 +80,7 @@ def train(length: int, steps: int, schedule: str, device: torch.device) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--length", type=int, default=1021)  # any: nothing is padded
+    parser.add_argument("--length", type=int, default=1021)  # up to the text's: nothing is padded
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--schedule", default="auto")
     args = parser.parse_args()

@@ -34,9 +34,11 @@ def test_json_has_the_same_as_the_library(capsys: pytest.CaptureFixture[str]) ->
     assert {row["kind"] for row in document["schedules"]} == set(co.KINDS) - {"hierarchical"}
 
 
-@pytest.mark.parametrize("shape", ["--ring 6", "--switch 6", "--bus 6", "--nodes 1x6"])
+@pytest.mark.parametrize(
+    "shape", ["--ring 6", "--switch 6", "--bus 6", "--nodes 1x6 --wiring switch"]
+)
 def test_other_shapes(shape: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(f"topology {shape} --intra 64 --backward --wiring switch".split()) == 0
+    assert main(f"topology {shape} --intra 64 --backward".split()) == 0
     assert "forward and backward" in capsys.readouterr().out
 
 
@@ -54,10 +56,33 @@ def test_a_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--mesh 1 --intra 4", "ranks is 1"),
         ("--mesh 4 --intra 4 --heads 5/2", "heads is 5"),
         ("--matrix absent.json", "absent.json"),
+        ("--mesh 4 --intra 4 --tflops 0", "flops_per_s is 0"),
+        ("--mesh 4 --intra 4 --inter 50", "--inter is of nodes"),
+        ("--switch 4 --intra 4 --inter-latency 3", "--inter-latency is of nodes"),
+        ("--matrix links.json --intra 4", "the matrix has the bandwidths"),
     ],
 )
 def test_wrong_words(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["topology", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("GB/s", "is not JSON"),
+        ('{"a": 1}', "must hold a list of lists of numbers"),
+        ("[[0, null], [10, 0]]", "must hold a list of lists of numbers"),
+        ("[[5, 10], [10, 0]]", "the diagonal must be 0"),
+        ("[[0, 10], [10]]", "must be square"),
+    ],
+)
+def test_wrong_matrices(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "links.json"
+    path.write_text(text)
+    assert main(["topology", "--matrix", str(path)]) == 2
     assert message in capsys.readouterr().err
 
 

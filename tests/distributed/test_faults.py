@@ -214,3 +214,16 @@ def test_a_rank_that_never_comes_is_named() -> None:
         assert isinstance(outcomes[at], RankStalledError)
         assert outcomes[at].rank == 1
         assert "the start of exchange 1" in str(outcomes[at])
+
+
+def test_run_ranks_raises_the_cause() -> None:
+    """Not what rank 0 says of the rank that failed."""
+
+    def rank(world: SimulatedWorld) -> None:
+        if world.rank == 1:
+            raise ZeroDivisionError
+        run_once(world, ring(3))
+
+    with pytest.raises(ZeroDivisionError) as error:
+        run_ranks(3, rank, timeout=20)
+    assert error.value.__notes__ == ["raised by rank 1 of 3"]

@@ -80,6 +80,16 @@ def test_a_goodbye_is_no_failure() -> None:
         assert monitors[1].failure is None
 
 
+def test_a_thread_that_is_late_is_waited_for() -> None:
+    """Closing under it would be its failure, and at the interpreter's end the process's."""
+    with linked(2) as monitors:
+        monitors[0].tick = lambda: time.sleep(1.5)
+        time.sleep(0.1)
+        monitors[0].link.close()
+        assert not monitors[0].link._thread.is_alive()
+        assert monitors[0].failure is None
+
+
 def test_nonsense_from_a_peer_ends_the_world_and_not_the_wait() -> None:
     """A rank whose link fails cannot hear any more: it says so, and nobody waits for it."""
     with linked(2) as monitors:

@@ -139,6 +139,7 @@ def use_groups(world: World) -> list[str]:
     pairs = [dist.new_group([0, 2]), dist.new_group([1, 3])]
     with TorchWorld(pairs[world.rank % 2], timeout=20) as half, TorchWorld(timeout=20) as second:
         assert (half.rank, half.size) == (world.rank // 2, 2)
+        assert half.one_machine
         for each, schedule in ((half, ring(2)), (world, direct(4)), (second, ring(4))):
             check_results(schedule, take_part(each, schedule))
     with pytest.raises(ValueError, match=r"for cuda:0 it must have nccl"):

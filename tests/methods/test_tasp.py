@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from warploom.distributed import (
     run_ranks,
 )
 from warploom.methods import tasp
-from warploom.methods.tasp import local, plan, ring
+from warploom.methods.tasp import attention, local, plan, ring
 from warploom.testing.cases import AttentionCase
 
 from .ranks import check, run, run_rank, same_bits
@@ -96,6 +96,46 @@ def test_a_schedule_is_chosen(kind):
 def test_16_bits_in_many_parts(kind, dtype):
     case = AttentionCase(sq=509, h=2, hk=1, d=32, dtype=dtype, mask=mask.causal())
     check(case, run(case, 8, kind))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drifting(AttentionCase):
+    """Values that grow along the sequence: a part's share of the gradients is of one sign, and the
+    parts' shares cancel. Each was rounded to 16 bits before."""
+
+    def make(self, device="cpu", seed=0):
+        x = super().make(device, seed)
+        drift = torch.linspace(-2, 2, self.sq).view(1, -1, 1, 1)
+        return replace(
+            x,
+            k=(x.k.float() + 8).to(x.k.dtype),
+            v=(x.v.float() + drift).to(x.v.dtype),
+            grad_o=(x.grad_o.float() + 1).to(x.grad_o.dtype),
+        )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("layout", ["zigzag", "contiguous"])
+def test_16_bits_in_parts_that_cancel(layout, dtype):
+    for m in (mask.full(), mask.causal()):
+        case = Drifting(sq=509, h=2, hk=1, d=32, dtype=dtype, mask=m)
+        check(case, run(case, 8, "ring", layout))
+
+
+def test_links_that_nobody_described():
+    """One memory where all ranks share it: few messages, unless heads can be exchanged."""
+
+    def rank(world):
+        kinds = []
+        for one_machine in (True, False):
+            world.one_machine = one_machine
+            part = tasp.Sharding(8192, world)
+            for heads in (1, 4):
+                q = torch.zeros(1, part.rows, heads, 64)
+                kinds.append(attention._choose(part, "auto", q, q, mask.causal(), True).kind)
+        return kinds
+
+    assert run_ranks(4, rank)[0] == ["ring", "ulysses", "direct", "ulysses"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 5])
@@ -297,6 +337,8 @@ def refusal(ranks, change, error=ValueError):
         ("mask", "causal", "mask is 'causal': must be wl.mask.full()"),
         ("timeout", 0, "timeout is 0"),
         ("schedule", "star", "star"),
+        ("schedule", None, "schedule is None: must be 'auto'"),
+        ("sharding", 8, "sharding is 8: must be a tasp.Sharding"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_refused(name, value, words):
@@ -311,16 +353,57 @@ def test_a_wrong_argument_is_refused(name, value, words):
         ("softcap", 3.0, "softcap"),
         ("schedule", "bidirectional", "schedule"),
         ("q", torch.randn(1, 2, 6, 8), "heads of q"),
+        ("k", torch.randn(1, 2, 4, 8), "heads of k and v"),
+        ("q", torch.randn(1, 2, 4, 16), "head dims"),
+        ("q", torch.randn(3, 2, 4, 8), "batch"),
+        ("q", torch.randn(1, 2, 4, 8).half(), "dtype"),
     ],
 )
 def test_ranks_that_differ_are_named(name, value, words):
     def change(world, arguments):
         if world.rank == 2:
             arguments[name] = value
+            if words in ("heads of k and v", "head dims", "batch", "dtype"):  # k and v as q
+                x = arguments[name]
+                heads = x.shape[2] if name == "k" else 2
+                arguments["k"] = x[:, :, :heads].contiguous()
+                arguments["v"] = arguments["k"]
 
     message = refusal(4, change, RanksDisagreeError)
     assert f"ranks disagree on {words}" in message
     assert "rank 2 has" in message
+
+
+def test_what_no_kernel_fits_is_refused_before_anything_moves():
+    q = torch.randn(1, 8, 1, 512)
+
+    def rank(world):
+        part = tasp.Sharding(8, world)
+        rows = part.shard(q)
+        with pytest.raises(NotImplementedError, match="no kernel fits"):
+            tasp.ring_attention(rows, rows, rows, sharding=part, schedule="ring", timeout=5)
+        return part.unshard(rows)  # nothing is broken
+
+    for whole in run_ranks(3, rank):
+        assert torch.equal(whole, q)
+
+
+def test_a_wrong_schedule_is_refused_before_anything_moves():
+    q = torch.randn(1, 8, 1, 8)
+    mesh = collectives.Topology.full_mesh(3, 1.0)
+    stray = collectives.Schedule.from_rounds(mesh, [[(0, 1, 1)]], [], parts=1)
+    larger = collectives.schedule(collectives.Topology.full_mesh(8, 1.0), "ring")
+
+    def rank(world):
+        part = tasp.Sharding(8, world)
+        rows = part.shard(q)
+        for schedule, words in ((stray, "before it has it"), (larger, "schedule is for 8 ranks")):
+            with pytest.raises(ValueError, match=words):
+                tasp.ring_attention(rows, rows, rows, sharding=part, schedule=schedule, timeout=5)
+        return part.unshard(rows)
+
+    for whole in run_ranks(3, rank):
+        assert torch.equal(whole, q)
 
 
 def test_gradients_wanted_on_one_rank_alone_are_refused():
@@ -346,6 +429,11 @@ def test_a_topology_of_other_ranks_is_refused():
     topology = collectives.Topology.full_mesh(5, 1.0)
     outcomes = run_outcomes(2, lambda world: tasp.Sharding(8, world, topology=topology))
     assert all("topology has 5 ranks: must have the group's 2" in str(o) for o in outcomes)
+
+
+def test_a_topology_must_be_one():
+    with pytest.raises(ValueError, match=r"topology is 'mesh': must be a warploom\.collectives"):
+        run_ranks(2, lambda world: tasp.Sharding(8, world, topology="mesh"))
 
 
 @pytest.mark.parametrize("kind", ["token_ring", "hybrid"])

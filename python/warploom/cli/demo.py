@@ -9,7 +9,7 @@ from pathlib import Path
 
 _NEEDED = {
     "torch": "torch",
-    "transformers": "transformers>=4.56",
+    "transformers": "'transformers>=4.56'",  # quoted for the shell
     "gguf": "gguf",
     "accelerate": "accelerate",
     "matplotlib": "matplotlib",

@@ -37,21 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wiring",
         choices=("mesh", "switch"),
-        default="mesh",
         help="inside a node: --intra is of each link between two ranks (mesh, the default), or of "
         "each rank's port to a switch",
     )
     parser.add_argument("--latency", type=float, default=5.0, metavar="US", help="default 5 µs")
-    parser.add_argument(
-        "--inter-latency", type=float, default=10.0, metavar="US", help="default 10 µs"
-    )
+    parser.add_argument("--inter-latency", type=float, metavar="US", help="default 10 µs")
     parser.add_argument(
         "--overhead", type=float, default=0.0, metavar="US", help="of each message (default 0)"
     )
-    parser.add_argument("--seq", type=_count, default=131072, help="whole sequence, as 128k")
-    parser.add_argument("--heads", type=_heads, default=(32, 8), metavar="H/HK", help="as 32/8")
-    parser.add_argument("--head-dim", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--seq", type=_count, default=131072, help="whole sequence, as 4096 or 128k (default 128k)"
+    )
+    parser.add_argument(
+        "--heads", type=_heads, default=(32, 8), metavar="H/HK",
+        help="of queries, and of keys and values (default 32/8)",
+    )  # fmt: skip
+    parser.add_argument("--head-dim", type=int, default=128, help="default 128")
+    parser.add_argument("--batch", type=int, default=1, help="default 1")
     parser.add_argument("--bytes", type=int, default=2, help="of an element (default 2)")
     parser.add_argument("--full", action="store_true", help="no causal mask")
     parser.add_argument("--backward", action="store_true", help="forward and backward")
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         element_bytes=arguments.bytes,
         causal=not arguments.full,
         backward=arguments.backward,
-        flops_per_s=arguments.tflops * 1e12 if arguments.tflops else None,
+        flops_per_s=None if arguments.tflops is None else arguments.tflops * 1e12,
     )
     found = co.predictions(topology, workload)
     if arguments.json:
@@ -96,9 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _topology(arguments: argparse.Namespace) -> co.Topology:
     latency, overhead = arguments.latency, arguments.overhead
+    if not arguments.nodes:
+        for name in ("inter", "nics", "wiring", "inter_latency"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is of nodes: give it with --nodes")
     if arguments.matrix:
-        rows = json.loads(arguments.matrix.read_text())
-        return co.Topology.from_matrix(rows, latency, overhead)
+        if arguments.intra is not None:
+            raise ValueError("--intra and --matrix: the matrix has the bandwidths")
+        return co.Topology.from_matrix(_matrix(arguments.matrix), latency, overhead)
     if arguments.intra is None:
         raise ValueError("--intra is missing: the bandwidth in GB/s")
     if not arguments.nodes:
@@ -114,11 +121,27 @@ def _topology(arguments: argparse.Namespace) -> co.Topology:
         arguments.intra,
         arguments.inter or 0.0,
         intra_latency_us=latency,
-        inter_latency_us=arguments.inter_latency,
+        inter_latency_us=10.0 if arguments.inter_latency is None else arguments.inter_latency,
         overhead_us=overhead,
         nics=arguments.nics,
         switched=arguments.wiring == "switch",
     )
+
+
+def _matrix(path: Path) -> list[list[float]]:
+    """Rows of GB/s; from_matrix says what is wrong with their numbers."""
+    try:
+        rows: Any = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"--matrix {path}: is not JSON: {error}") from error
+    square = isinstance(rows, list) and all(
+        isinstance(row, list) and all(type(value) in (int, float) for value in row) for row in rows
+    )
+    if not square:
+        raise ValueError(f"--matrix {path}: must hold a list of lists of numbers, GB/s")
+    if any(row[i : i + 1] not in ([], [0]) for i, row in enumerate(rows)):
+        raise ValueError(f"--matrix {path}: no rank has a link to itself: the diagonal must be 0")
+    return [[float(value) for value in row] for row in rows]
 
 
 def _document(
@@ -154,7 +177,7 @@ def _text(topology: co.Topology, workload: co.Workload, found: list[co.Predictio
         f"({workload.kv_heads or workload.heads} for keys and values), {mask}, {what}",
         "",
         f"{'schedule':<26}{'moves':<7}{'time':>11}{'exposed':>11}{'on wires':>11}{'bound':>11}"
-        f"{'load':>7}  bound by",
+        f"{'load':>8}  bound by",
     ]
     for p in found:
         if p.schedule is None:
@@ -167,7 +190,7 @@ def _text(topology: co.Topology, workload: co.Workload, found: list[co.Predictio
         lines.append(
             f"{p.name:<26}{p.schedule.moves:<7}{_time(p.seconds):>11}"
             + "".join(f"{_time(seconds):>11}" for seconds in total.values())
-            + f"{worst.load_ratio:>6.2f}x  {worst.bound}"
+            + f"{worst.load_ratio:>7.2f}x  {worst.bound}"
         )
     lines += ["", *(f"not {p.name}: {p.refused}" for p in found if p.schedule is None)]
     if found[0].schedule is None:
@@ -176,7 +199,7 @@ def _text(topology: co.Topology, workload: co.Workload, found: list[co.Predictio
         lines.append(f"note: {found[0].schedule.note}")
     lines += [
         "",
-        f"pick: {found[0].name}",
+        f"pick: {found[0].name}; of times within 0.2%, the one with least on wires",
         "time: with computation; exposed: what communication adds to it; on wires: communication "
         "alone;",
         "bound: the least that moving the same data takes; load: the busiest link over the least "

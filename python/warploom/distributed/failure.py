@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["stalled", "lost"]
-AFTERWARDS = "This world cannot be used any more: close it and make a new one"
+AFTERWARDS = (
+    "This world cannot be used any more, nor can its process group and what was made over them: "
+    "make new ones"
+)
 
 
 class _RankError(OSError):

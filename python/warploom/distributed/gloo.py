@@ -23,6 +23,7 @@ from warploom.distributed.transport import Label, Message, Posted
 FOREVER = datetime.timedelta(days=1)  # the monitor keeps the deadlines
 BRIEFLY = datetime.timedelta(milliseconds=1)
 ABORT_TAG = (1 << 30) - 1
+LONGEST_END = 30.0  # seconds that an idle thread may take to end, on however busy a machine
 
 
 @dataclass
@@ -50,9 +51,12 @@ class Waiter:
         return handle
 
     def close(self) -> None:
-        """Ends the thread after what it has; does not insist."""
+        """Ends the thread after what it has. After a failure it may wait for a message without end.
+
+        A thread that is inside of torch when the interpreter ends would abort the process.
+        """
         self._handles.put(None)
-        self._thread.join(0.2)
+        self._thread.join(LONGEST_END if self._monitor.failure is None else 0.2)
 
     def _serve(self) -> None:
         while (handle := self._handles.get()) is not None:

@@ -22,6 +22,7 @@ from warploom.distributed.monitor import Message, Monitor
 
 TICK = 0.05  # seconds between looks at the deadlines
 LONGEST_MESSAGE = 1 << 24  # bytes
+LONGEST_END = 30.0  # seconds that the thread may take to end, on however busy a machine
 LONGEST_HELLO = 1.0  # seconds that a connection may take to say who it is
 HEADER = struct.Struct("!I")
 HELLO = struct.Struct("!16sI")  # token of the world, rank
@@ -99,6 +100,7 @@ class SocketLink:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.create_server((address, 0), family=family, backlog=monitor.size)
         self.endpoint = f"{address} {self._listener.getsockname()[1]}"
+        self.hosts: set[str] = set()  # addresses of all ranks, once joined
         self._peers: dict[int, Peer] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = socket.socketpair()
@@ -118,6 +120,7 @@ class SocketLink:
         """
         end = time.monotonic() + self._timeout
         own = self._monitor.rank
+        self.hosts = {endpoint.split()[0] for endpoint in endpoints.values()}
         with self._listener:
             for rank in range(own):
                 host, port = endpoints[rank].split()
@@ -166,11 +169,15 @@ class SocketLink:
             self._wake()
 
     def close(self) -> None:
-        """Writes what is left for a moment, then ends the thread and the connections."""
+        """Writes what is left for a moment, then ends the thread and the connections.
+
+        The thread must not outlive them: it would take their end for a failure, and might be inside
+        of torch, telling the transport so, when the interpreter ends, which aborts the process.
+        """
         if self._thread.is_alive():
             self._closing.set()
             self._wake()
-            self._thread.join(1.0)
+            self._thread.join(LONGEST_END)
         for peer in self._peers.values():
             while peer.open and peer.read():
                 pass  # unread messages would make the kernel take back the goodbye

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from warploom.distributed.failure import RankLostError, RankStalledError
 from warploom.distributed.monitor import Message as Word
 from warploom.distributed.monitor import Monitor
 from warploom.distributed.transport import Label, Message, Posted
@@ -221,6 +222,8 @@ class SimulatedTransport:
 class SimulatedWorld(World):
     """One rank of a simulated network; `run_ranks` makes them."""
 
+    one_machine = True
+
     def __init__(
         self, rank: int, network: Network, device: torch.device, timeout: float = TIMEOUT
     ) -> None:
@@ -287,13 +290,15 @@ def run_ranks(size: int, function: Callable[[SimulatedWorld], T], **options: Any
       delay: the most seconds that a message takes; each draws its own by `seed`.
       faults: what goes wrong, see `Fault`.
 
-    Raises: the exception of the lowest rank that had one, with a note of the rank.
+    Raises: the exception of the lowest rank that had one, with a note of the rank; of those that
+      only say that another rank failed, none unless there are no others.
     """
     outcomes = run_outcomes(size, function, **options)
-    results: list[T] = []
-    for rank, outcome in enumerate(outcomes):
-        if isinstance(outcome, BaseException):
-            outcome.add_note(f"raised by rank {rank} of {size}")
-            raise outcome
-        results.append(outcome)
-    return results
+    results = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    if len(results) == size:
+        return results
+    errors = [(r, error) for r, error in enumerate(outcomes) if isinstance(error, BaseException)]
+    causes = [each for each in errors if not isinstance(each[1], RankLostError | RankStalledError)]
+    rank, error = (causes or errors)[0]
+    error.add_note(f"raised by rank {rank} of {size}")
+    raise error

@@ -67,6 +67,7 @@ class TorchWorld(World):
         except BaseException:
             transport.close()
             raise
+        self.one_machine = len(self._link.hosts) == 1
         monitor.link = self._link
         monitor.on_failure = transport.abort
         _open.add(self)
@@ -165,5 +166,8 @@ def own_address(store: Any) -> str:
         store = store.underlying_store
     host = getattr(store, "host", None) or os.environ.get("MASTER_ADDR")
     if host is None:
-        raise ValueError("address must be given: the group's store does not say where it is")
+        raise ValueError(
+            "address must be given: the group's store does not say where it is; make a "
+            "TorchWorld(group, address=...), which stands for the group wherever one is asked for"
+        )
     return address_towards(host)

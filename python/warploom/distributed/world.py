@@ -29,7 +29,10 @@ class World:
       rank, size: this rank's number and how many there are.
       device: where tensors that are exchanged live.
       timeout: seconds that a wait may last where a call says nothing else.
+      one_machine: whether all ranks are processes or threads of one machine.
     """
+
+    one_machine = False
 
     def __init__(
         self, monitor: Monitor, transport: Transport, device: torch.device, timeout: float = TIMEOUT

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from warploom import mask
 from warploom.perf.case import Case, Contender, Context, Goal, Metric, Role
-from warploom.perf.exchanges import Attention, Links, attend, makespan
+from warploom.perf.exchanges import Attention, attend, makespan
 from warploom.perf.ranks import Ranks
 
 CEILINGS = False  # processes share what a thread or two can do
@@ -21,9 +21,6 @@ THREADS = (1,)  # of each process
 SIZES = (4, 8)
 KINDS = ("auto", "direct", "hamilton", "bidirectional", "ulysses")
 RING = "plain ring"
-# Memory's GB/s, shared by all, a step's latency and a message's time in us, about as gloo has them
-# here. Only "auto" looks at them.
-SHARED = (10.0, 100.0, 150.0)
 
 
 def cases(device: str) -> list[Case]:
@@ -39,7 +36,7 @@ def cases(device: str) -> list[Case]:
 
 def attention(size: int, kind: str) -> Case:
     """Forward and backward between so many processes, by one schedule."""
-    what = Attention(Links("bus", (size, *SHARED)), kind, 4096, 8, 64, mask.causal())
+    what = Attention(None, kind, 4096, 8, 64, mask.causal())
     started: list[Ranks] = []
 
     @contextmanager

@@ -140,9 +140,12 @@ def gather_by_gloo(world: World, what: Gather) -> Span:
 
 @dataclass(frozen=True)
 class Attention:
-    """A forward and a backward pass of attention over a sequence cut over the ranks, bfloat16."""
+    """A forward and a backward pass of attention over a sequence cut over the ranks, bfloat16.
 
-    links: Links
+    links: None are those that a sharding takes by itself.
+    """
+
+    links: Links | None
     kind: str
     length: int
     heads: int
@@ -158,9 +161,9 @@ class Attention:
 
 
 @lru_cache(maxsize=1)
-def _shard(world: World, length: int, heads: int, d: int, links: Links) -> tuple[Any, ...]:
+def _shard(world: World, length: int, heads: int, d: int, links: Links | None) -> tuple[Any, ...]:
     """This rank's rows of q, k, v and o's gradient, and how they are cut."""
-    part = tasp.Sharding(length, world, topology=links.topology())
+    part = tasp.Sharding(length, world, topology=links.topology() if links else None)
     generator = torch.Generator().manual_seed(world.rank)
     shape = (1, part.rows, heads, d)
     made = [torch.randn(shape, generator=generator).bfloat16() for _ in range(4)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from warploom.mask import Mask
 from warploom.methods.tasp import ring, token_ring
 from warploom.methods.tasp.groups import Grouped, known_stages
 from warploom.methods.tasp.heads import HeadExchange, ToHeads, ToRows
-from warploom.methods.tasp.local import Formula, Pair
+from warploom.methods.tasp.local import Backward, Formula, Forward, Pair
+from warploom.methods.tasp.plan import Call
 from warploom.methods.tasp.ring import Job
-from warploom.methods.tasp.schedules import best_schedule, known_schedule
+from warploom.methods.tasp.schedules import best_schedule, known_schedule, proven
 from warploom.methods.tasp.sharding import Sharding
 from warploom.methods.tasp.uncompiled import uncompiled
+from warploom.methods.tasp.visibility import Rectangle
 from warploom.ops._checks import band, dense_sizes, dtype_code, same_device, strides
 
 
@@ -51,7 +54,7 @@ def ring_attention(
         mask: from ``wl.mask``, on positions of the whole sequence (of each document by itself);
             None is ``full()``.
         schedule: ``"auto"``, the one with the least predicted communication on
-            ``sharding.topology``; a kind, made for it; or a schedule.
+            ``sharding.topology``; a kind, made for it; or a schedule, which is verified once.
         scale: factor of the logits; None is ``d ** -0.5``.
         softcap: c > 0 turns a logit x into ``c * tanh(x / c)``; None does not.
         timeout: seconds that one wait for other ranks may last.
@@ -63,7 +66,8 @@ def ring_attention(
 
     Raises:
         ValueError: an argument is wrong, or ranks gave different ones; nothing has moved then.
-        NotImplementedError: the schedule has no backward, and an input requires grad.
+        NotImplementedError: the schedule has no backward, and an input requires grad; or no kernel
+            fits. Nothing has moved then.
         TimeoutError, ConnectionError: a rank stalled or is gone; which, and at which transfer.
     """
     result = _attend(q, k, v, sharding, mask, schedule, scale, softcap, timeout)
@@ -92,14 +96,24 @@ def _attend(
             f"schedule {chosen.kind!r} has no backward: use one that moves keys and values or all "
             "heads, or call it under torch.no_grad()"
         )
+    formula = Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap)
+    heads = (q.shape[2], k.shape[2], q.shape[3], v.shape[3])
+    _need_kernels(q.dtype, q.device, heads, bands, formula, record)
+    inputs = {
+        "batch": q.shape[0],
+        "dtype": q.dtype,
+        "heads of q": q.shape[2],
+        "heads of k and v": k.shape[2],
+        "head dims of q and v": (q.shape[3], v.shape[3]),
+    }
     job = Job(
         sharding.world,
         sharding.partition,
         chosen,
         bands,
-        Formula((q.shape[3] or 1) ** -0.5 if scale is None else float(scale), softcap),
+        formula,
         timeout,
-        q.shape[2],
+        tuple(inputs.items()),
         (k.shape[2],) * sharding.world.size,
     )
     return _RUNS["kv" if chosen is None else chosen.moves](job, record, q, k, v)
@@ -114,10 +128,19 @@ def _choose(
     record: bool,
 ) -> Schedule | None:
     """The schedule of a call; None where there is no other rank."""
+    if not isinstance(schedule, str | Schedule):
+        raise ValueError(
+            f"schedule is {schedule!r}: must be 'auto', a kind, or a warploom.collectives.Schedule"
+        )
+    if isinstance(schedule, Schedule) and schedule.ranks != sharding.world.size:
+        raise ValueError(
+            f"schedule is for {schedule.ranks} ranks: must be for the {sharding.world.size} of "
+            f"{sharding}"
+        )
     if sharding.topology is None:
         return None
     if isinstance(schedule, Schedule):
-        return schedule
+        return proven(schedule)
     if schedule != "auto":
         return known_schedule(sharding.topology, schedule)
     b, _, h, d = (max(size, 1) for size in q.shape)
@@ -133,6 +156,31 @@ def _choose(
         backward=record,
     )
     return best_schedule(sharding.topology, workload)
+
+
+@lru_cache(maxsize=64)
+def _need_kernels(
+    dtype: torch.dtype,
+    device: torch.device,
+    heads: tuple[int, int, int, int],
+    mask: Mask,
+    formula: Formula,
+    backward: bool,
+) -> None:
+    """Raises what attention would, on one row: amid an exchange that ends the group of all ranks.
+
+    heads: h, hk, d and dv.
+    """
+    h, hk, d, dv = heads
+    q, k, v = (torch.zeros(1, 1, *size, dtype=dtype, device=device) for size in
+               ((h, d), (hk, d), (hk, dv)))  # fmt: skip
+    calls = [Call(Rectangle(0, 1, 0, 1, mask))]
+    forward = Forward(q, dv, formula)
+    forward.add(k, v, calls)
+    if backward:
+        o, lse = forward.result()
+        sums = (torch.zeros_like(t, dtype=torch.float32) for t in (k, v))
+        Backward(o, lse, q, o, lse, formula).add(k, v, calls, *sums)
 
 
 def _differentiable(schedule: Schedule) -> bool:
@@ -210,6 +258,8 @@ def _check(
     softcap: float | None,
 ) -> None:
     """All that can be seen here alone, before other ranks are kept waiting."""
+    if not isinstance(sharding, Sharding):
+        raise ValueError(f"sharding is {sharding!r}: must be a tasp.Sharding")
     dense_sizes(q, k, v)
     dtype_code(q, k, v)
     same_device(q, k=k, v=v)

@@ -35,8 +35,8 @@ class Job:
     mask: Mask
     formula: Formula
     timeout: float
-    heads: int  # of queries, whoever computes them
-    kv_heads: tuple[int, ...]  # of each rank
+    inputs: tuple[tuple[str, object], ...]  # what the ranks' tensors must have in common
+    kv_heads: tuple[int, ...]  # that each rank holds
 
     @property
     def plan(self) -> Plan:
@@ -49,10 +49,10 @@ class Job:
             "length": self.partition.length,
             "layout of the sequence": self.partition.layout,
             "documents": self.partition.documents,
+            **dict(self.inputs),
             "mask": self.mask,
             "scale": self.formula.scale,
             "softcap": self.formula.softcap,
-            "heads of q": self.heads,
         }
 
 

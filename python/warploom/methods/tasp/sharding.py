@@ -14,7 +14,7 @@ from warploom.collectives import Topology
 from warploom.distributed import Layout as ChunkLayout
 from warploom.distributed import Spec, TorchWorld, World
 from warploom.methods.tasp.partition import Layout, Partition
-from warploom.methods.tasp.schedules import everybody, full_mesh
+from warploom.methods.tasp.schedules import everybody, links_of
 from warploom.methods.tasp.uncompiled import uncompiled
 
 
@@ -24,14 +24,17 @@ class Sharding:
     Args:
         length: positions of the whole sequence, the same on every rank; any number.
         group: a ``torch.distributed`` process group (None: the default one), or a
-            ``warploom.distributed`` world. The first sharding over a process group makes a world
-            for it, in which all its ranks take part.
+            ``warploom.distributed`` world, such as a ``TorchWorld`` with options of its own. The
+            first sharding over a process group makes a world for it, in which all its ranks take
+            part.
         layout: ``"zigzag"`` gives each rank one span from the front and one from the back, which
             balances causal masks; ``"contiguous"`` one span.
         cu_seqlens: ``[documents + 1]`` offsets of documents packed end to end, from 0 to
             ``length``: each attends to itself alone, wherever the ranks' borders fall. Read on
             the host, once.
-        topology: links of the group, for schedules made by name; None: a full mesh of equal ones.
+        topology: links of the group, by which schedules are made and chosen; None: one memory
+            that all share where the ranks are processes of one machine on its CPU, else a full
+            mesh of equal links.
 
     Raises:
         ValueError: an argument is wrong; the message names it, and says what it must be.
@@ -48,9 +51,11 @@ class Sharding:
         self.world: World = group if isinstance(group, World) else _world_of(group)
         ranks = self.world.size
         self.partition = Partition(length, ranks, layout, cu_seqlens)
+        if not isinstance(topology, Topology | None):
+            raise ValueError(f"topology is {topology!r}: must be a warploom.collectives.Topology")
         if topology is not None and topology.ranks != ranks:
             raise ValueError(f"topology has {topology.ranks} ranks: must have the group's {ranks}")
-        self.topology = topology or (full_mesh(ranks) if ranks > 1 else None)
+        self.topology = topology or (links_of(self.world) if ranks > 1 else None)
 
     @property
     def length(self) -> int:

@@ -26,11 +26,7 @@ def forward(job: Job, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Pair
     chunks = range(rank * parts, (rank + 1) * parts)
     places = {chunk: _rows(partition, chunk, parts) for chunk in chunks}
     queries, results = _layouts(partition, parts, (b, h, d, v.shape[3]), q.dtype)
-    contract = {
-        **job.contract("ring_attention"),
-        "sizes of k and v": (*k.shape[2:], *v.shape[2:]),
-        "dtype": k.dtype,
-    }
+    contract = job.contract("ring_attention")
     with job.world.exchange(
         job.schedule, {chunk: [q[:, places[chunk]]] for chunk in chunks}, queries,
         contract=contract, reduce=results, combine=_merge, timeout=job.timeout,
