@@ -1,10 +1,10 @@
 # libwarploom_emulator.so: every GPU kernel compiled by the host compiler, run by the checking
 # emulator of the kernel language.
 set(emulator_targets sm_80 sm_90a gfx90a)
-warploom_gpu_sources(attention_emulator attention emulator cc ${emulator_targets})
+warploom_gpu_sources(emulator cc ${emulator_targets})
 warploom_layout_gate(emulator_gate emulator cc)
 warploom_backend(warploom_emulator csrc/backends/emulator.cc ${emulator_gate}
-                 ${attention_emulator_table} ${attention_emulator_kernels})
+                 ${emulator_tables} ${emulator_kernels})
 target_link_libraries(warploom_emulator PRIVATE simt_emulator Threads::Threads)
 
 if(WARPLOOM_BUILD_TESTS)

@@ -6,7 +6,7 @@ if(NOT WARPLOOM_WITH_HIP)
 endif()
 
 set(hip_targets ${WARPLOOM_HIP_ARCHITECTURES})
-warploom_gpu_sources(attention_hip attention hip hip ${hip_targets})
+warploom_gpu_sources(hip hip ${hip_targets})
 
 # hipcc takes nvcc where it finds one, unless told.
 set(hipcc ${CMAKE_COMMAND} -E env HIP_PLATFORM=amd ${WARPLOOM_COMPILER_hipcc})
@@ -48,7 +48,7 @@ warploom_hip_object(hip_objects ${hip_gate} ${hip_targets})
 find_path(WARPLOOM_HIP_INCLUDE hip/hip_runtime_api.h HINTS $ENV{ROCM_PATH}/include REQUIRED)
 find_library(WARPLOOM_HIP_RUNTIME amdhip64 HINTS $ENV{ROCM_PATH}/lib REQUIRED)
 mark_as_advanced(WARPLOOM_HIP_INCLUDE WARPLOOM_HIP_RUNTIME)
-warploom_backend(warploom_hip csrc/backends/hip.cc ${attention_hip_table} ${hip_objects})
+warploom_backend(warploom_hip csrc/backends/hip.cc ${hip_tables} ${hip_objects})
 add_dependencies(warploom_runtime warploom_hip)
 target_compile_definitions(warploom_hip PRIVATE __HIP_PLATFORM_AMD__=1)
 target_include_directories(warploom_hip SYSTEM PRIVATE ${WARPLOOM_HIP_INCLUDE})

@@ -32,47 +32,51 @@ function(warploom_kernel_list family out)
   set(${out} "${lines}" PARENT_SCOPE)
 endfunction()
 
-# Writes the table of `backend` (its functions for the targets in ARGN, null for all others) and one
-# file per kernel into the build folder. Sets <out>_table, <out>_kernels and, per target,
-# <out>_<target>. A kernel's file includes csrc/<family>/gpu_<op>.cuh and expands
-# WL_GPU_KERNEL(<its line of kernels.def>), which must define wl_status <name>(const void* params)
-# and int64_t <name>_workspace(const void* params) in namespace warploom::<family>. The file's property WARPLOOM_HEAD_DIM is the largest head dim.
-function(warploom_gpu_sources out family backend suffix)
-  warploom_kernel_list(${family} lines)
-  set(folder ${PROJECT_BINARY_DIR}/generated/${family}/${backend})
-  set(declarations "")
-  set(functions "")
-  set(workspaces "")
+# Families with GPU kernels. csrc/backends/gpu_families.h names them too.
+set(gpu_families attention kv_cache)
+
+# Writes, for `backend` and every family, the table of its functions (those for the targets in ARGN,
+# null for all others) and one file per kernel into the build folder. Sets <backend>_tables,
+# <backend>_kernels and, per target, <backend>_<target>. A kernel's file includes
+# csrc/<family>/gpu_<op>.cuh and expands WL_GPU_KERNEL(<its line of kernels.def>), which must define
+# wl_status <name>(const void* params) and int64_t <name>_workspace(const void* params) in namespace
+# warploom::<family>.
+function(warploom_gpu_sources backend suffix)
+  set(tables "")
   set(all "")
-  foreach(line IN LISTS lines)
-    string(REPLACE "," ";" fields "${line}")
-    list(GET fields 0 name)
-    list(GET fields 1 op)
-    list(GET fields 2 target)
-    list(GET fields 4 head_dim)
-    if(NOT target IN_LIST ARGN OR NOT name MATCHES "${WARPLOOM_KERNELS}")
-      string(APPEND functions "    nullptr,\n")
-      string(APPEND workspaces "    nullptr,\n")
-      continue()
-    endif()
-    file(CONFIGURE OUTPUT ${folder}/${name}.${suffix} @ONLY CONTENT
+  foreach(family IN LISTS gpu_families)
+    warploom_kernel_list(${family} lines)
+    set(folder ${PROJECT_BINARY_DIR}/generated/${family}/${backend})
+    set(declarations "")
+    set(functions "")
+    set(workspaces "")
+    foreach(line IN LISTS lines)
+      string(REPLACE "," ";" fields "${line}")
+      list(GET fields 0 name)
+      list(GET fields 1 op)
+      list(GET fields 2 target)
+      if(NOT target IN_LIST ARGN OR NOT name MATCHES "${WARPLOOM_KERNELS}")
+        string(APPEND functions "    nullptr,\n")
+        string(APPEND workspaces "    nullptr,\n")
+        continue()
+      endif()
+      file(CONFIGURE OUTPUT ${folder}/${name}.${suffix} @ONLY CONTENT
 "// One kernel of csrc/@family@/kernels.def.
 #include \"@family@/gpu_@op@.cuh\"
 WL_GPU_KERNEL(@line@)
 ")
-    string(APPEND declarations "wl_status ${name}(const void* params);\n"
-                               "int64_t ${name}_workspace(const void* params);\n")
-    string(APPEND functions "    &${name},\n")
-    string(APPEND workspaces "    &${name}_workspace,\n")
-    list(APPEND ${target}_sources ${folder}/${name}.${suffix})
-    list(APPEND all ${folder}/${name}.${suffix})
-    set_source_files_properties(${folder}/${name}.${suffix} PROPERTIES WARPLOOM_HEAD_DIM ${head_dim})
-  endforeach()
-  if(NOT all AND NOT WARPLOOM_KERNELS)
-    message(FATAL_ERROR "the ${backend} library would hold no kernel: none of csrc/${family}/kernels.def "
-                        "is for ${ARGN}")
-  endif()
-  file(CONFIGURE OUTPUT ${folder}/table.cc @ONLY CONTENT
+      string(APPEND declarations "wl_status ${name}(const void* params);\n"
+                                 "int64_t ${name}_workspace(const void* params);\n")
+      string(APPEND functions "    &${name},\n")
+      string(APPEND workspaces "    &${name}_workspace,\n")
+      list(APPEND ${target}_sources ${folder}/${name}.${suffix})
+      list(APPEND all ${folder}/${name}.${suffix})
+    endforeach()
+    if(NOT declarations AND NOT WARPLOOM_KERNELS)
+      message(FATAL_ERROR "the ${backend} library would hold no kernel of csrc/${family}/kernels.def: "
+                          "none is for ${ARGN}")
+    endif()
+    file(CONFIGURE OUTPUT ${folder}/table.cc @ONLY CONTENT
 "// The functions of this library, in the order of csrc/@family@/kernels.def.
 #include \"base/backend.h\"
 
@@ -92,10 +96,12 @@ KernelTable gpu_table() {
 
 }  // namespace warploom::@family@
 ")
-  set(${out}_table ${folder}/table.cc PARENT_SCOPE)
-  set(${out}_kernels ${all} PARENT_SCOPE)
+    list(APPEND tables ${folder}/table.cc)
+  endforeach()
+  set(${backend}_tables ${tables} PARENT_SCOPE)
+  set(${backend}_kernels ${all} PARENT_SCOPE)
   foreach(target IN LISTS ARGN)
-    set(${out}_${target} ${${target}_sources} PARENT_SCOPE)
+    set(${backend}_${target} ${${target}_sources} PARENT_SCOPE)
   endforeach()
 endfunction()
 

@@ -312,4 +312,4 @@ struct backward_op {
 }  // namespace warploom::attention::gpu
 
 #define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
-  WL_GPU_OP(name, target, dtype, backward_op, d_max)
+  WL_GPU_OP(attention, name, target, dtype, backward_op, d_max)

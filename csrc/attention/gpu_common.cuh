@@ -14,19 +14,9 @@ using simt::frag_c;
 using simt::global;
 using simt::shared;
 using simt::tile;
+using simt::view;
 
 SIMT_DEVICE float quiet_nan() { return simt::number::bit_cast<float>(0x7fc00000u); }
-
-// [b, s, h, d] by its strides.
-template <class T>
-struct view {
-  global<T> data;
-  int64_t batch, row, head;
-
-  SIMT_DEVICE global<T> at(int64_t b, int64_t s, int64_t h) const {
-    return data + (b * batch + s * row + h * head);
-  }
-};
 
 // A row to load, and whether it exists.
 template <class T>

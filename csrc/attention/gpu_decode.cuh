@@ -243,4 +243,4 @@ struct decode_op {
 }  // namespace warploom::attention::gpu
 
 #define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
-  WL_GPU_OP(name, target, dtype, decode_op, d_max)
+  WL_GPU_OP(attention, name, target, dtype, decode_op, d_max)

@@ -71,4 +71,4 @@ struct merge_op {
 }  // namespace warploom::attention::gpu
 
 #define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
-  WL_GPU_OP(name, target, dtype, merge_op, d_max)
+  WL_GPU_OP(attention, name, target, dtype, merge_op, d_max)

@@ -91,4 +91,4 @@ struct page_write_op {
 }  // namespace warploom::attention::gpu
 
 #define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
-  WL_GPU_OP(name, target, dtype, page_write_op, d_max)
+  WL_GPU_OP(attention, name, target, dtype, page_write_op, d_max)

@@ -115,4 +115,4 @@ struct prefill_op {
 }  // namespace warploom::attention::gpu
 
 #define WL_GPU_KERNEL(name, op, target, dtype, d_max, ...) \
-  WL_GPU_OP(name, target, dtype, prefill_op, d_max)
+  WL_GPU_OP(attention, name, target, dtype, prefill_op, d_max)

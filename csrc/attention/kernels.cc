@@ -136,30 +136,16 @@ wl_status wl_attention_explain(const wl_attention_request* r, char* text, size_t
 
 wl_status wl_attention_list_kernels(char* text, size_t capacity, size_t* needed) {
   using namespace warploom;
-  Json json;
-  json.open('[');
-  for (const attention::Kernel& kernel : attention::kernels()) {
-    const std::string reason = why_unavailable(kernel.target, 0);
-    json.open('{');
-    json.field("name", kernel.name);
-    json.field("op", kernel.op);
+  const auto more = [](Json& json, const attention::Kernel& kernel) {
     json.field("dtype", attention::kDtypeNames[kernel.dtype]);
-    json.field("target", info(kernel.target).name);
-    json.field("device", attention::kDeviceNames[info(kernel.target).device]);
-    json.field("needs", info(kernel.target).needs);
     json.field("max_head_dim", kernel.d_max);
     json.field("head_dim_multiple", kernel.d_step);
-    json.field("score", int64_t{kernel.score});
     json.open("features", '[');
     for (size_t bit = 0; bit < attention::feature_names().size(); ++bit) {
       if (kernel.features >> bit & 1) json.value(attention::feature_names()[bit]);
     }
     json.close(']');
-    json.field("available", reason.empty());
-    json.field("reason", reason);
-    json.close('}');
-  }
-  json.close(']');
-  return copy_text(json.text(), text, capacity, needed);
+  };
+  return copy_text(list_json(attention::kernels(), more), text, capacity, needed);
 }
 }

@@ -4,13 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "warploom/attention.h"
-
-#if defined(__CUDACC__) || defined(__HIPCC__)
-#define WL_HOST_DEVICE __host__ __device__
-#else
-#define WL_HOST_DEVICE
-#endif
 
 namespace warploom::attention {
 

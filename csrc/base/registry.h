@@ -99,6 +99,30 @@ std::string explain_json(std::span<const Kernel> kernels, const Request& request
   return json.text();
 }
 
+// Every kernel, whether or not it can run here. `more(json, kernel)` adds what the family knows.
+template <class Kernel, class More>
+std::string list_json(std::span<const Kernel> kernels, More more) {
+  static constexpr const char* kDevices[] = {"cpu", "cuda", "hip"};
+  Json json;
+  json.open('[');
+  for (const Kernel& kernel : kernels) {
+    const std::string reason = why_unavailable(kernel.target, 0);
+    json.open('{');
+    json.field("name", kernel.name);
+    json.field("op", kernel.op);
+    json.field("target", info(kernel.target).name);
+    json.field("device", kDevices[info(kernel.target).device]);
+    json.field("needs", info(kernel.target).needs);
+    json.field("score", int64_t{kernel.score});
+    json.field("available", reason.empty());
+    json.field("reason", reason);
+    more(json, kernel);
+    json.close('}');
+  }
+  json.close(']');
+  return json.text();
+}
+
 // The sentence of a WL_UNSUPPORTED error: what was asked, and every candidate with its refusal.
 template <class Kernel, class Request>
 std::string nothing_fits(std::span<const Kernel> kernels, const Request& request,

@@ -75,6 +75,7 @@ void bind_kv_cache(py::module_& m) {
                       "index"),
       {}};
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
+  m.def("kv_list_kernels", [] { return text_of(wl_kv_list_kernels); });
 }
 
 }  // namespace warploom::bindings

@@ -75,4 +75,15 @@ wl_status wl_kv_shrink(const wl_kv_shrink_params* params) {
   WL_RETURN_IF_ERROR(validate(params));
   return select_and_run("shrink", params->exec, kNoDtype, params);
 }
+
+wl_status wl_kv_list_kernels(char* text, size_t capacity, size_t* needed) {
+  const auto more = [](Json& json, const Kernel& kernel) {
+    json.field("dtype", kernel.dtype == kNoDtype ? "" : kDtypeNames[kernel.dtype]);
+    json.field("max_head_dim", int64_t{0});
+    json.field("head_dim_multiple", int64_t{1});
+    json.open("features", '[');
+    json.close(']');
+  };
+  return copy_text(list_json(std::span<const Kernel>(kKernels), more), text, capacity, needed);
+}
 }

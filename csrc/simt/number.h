@@ -150,6 +150,20 @@ SIMT_HOST_DEVICE float unpack(uint32_t pair, int element) {
   return to_float(T{static_cast<uint16_t>(element ? pair >> 16 : pair)});
 }
 
+// x * y, rounded by itself: no compiler fuses it with a sum.
+SIMT_DEVICE float product(float x, float y) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(x, y);
+#elif defined(__HIP_DEVICE_COMPILE__)
+  float z = x * y;
+  asm volatile("" : "+v"(z));
+  return z;
+#else
+  volatile float z = x * y;
+  return z;
+#endif
+}
+
 #if defined(WARPLOOM_SIMT_CUDA)
 SIMT_DEVICE float exp2(float x) {
   float y;

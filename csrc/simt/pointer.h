@@ -33,6 +33,17 @@ struct global {
   }
 };
 
+// [b, s, h, d] by its strides.
+template <class T>
+struct view {
+  global<T> data;
+  int64_t batch, row, head;
+
+  SIMT_DEVICE global<T> at(int64_t b, int64_t s, int64_t h) const {
+    return data + (b * batch + s * row + h * head);
+  }
+};
+
 // Shared memory of the block: a byte offset into it, so that every target addresses it directly.
 template <class T>
 struct shared {

@@ -70,6 +70,9 @@ WL_API wl_status wl_kv_quantize(const wl_kv_quantize_params* params);
 WL_API wl_status wl_kv_dequantize(const wl_kv_dequantize_params* params);
 WL_API wl_status wl_kv_shrink(const wl_kv_shrink_params* params);
 
+/* JSON: every kernel there is, its needs, and whether it can run here. */
+WL_API wl_status wl_kv_list_kernels(char* text, size_t capacity, size_t* needed);
+
 #ifdef __cplusplus
 }
 #endif

@@ -30,8 +30,9 @@ class Kernel:
     """One kernel: what it is for, what it needs, whether it runs here."""
 
     name: str
+    family: str  # "attention" or "kv_cache"
     op: str
-    dtype: str
+    dtype: str  # "": it takes codes alone
     target: str
     device: str
     needs: str
@@ -79,8 +80,12 @@ class Explanation:
 def list_kernels() -> list[Kernel]:
     """Every kernel of the library, whether or not this machine can run it."""
     return [
-        Kernel(**{**fields, "features": tuple(fields["features"])})
-        for fields in json.loads(_core.attention_list_kernels())
+        Kernel(**{**fields, "family": family, "features": tuple(fields["features"])})
+        for family, text in (
+            ("attention", _core.attention_list_kernels()),
+            ("kv_cache", _core.kv_list_kernels()),
+        )
+        for fields in json.loads(text)
     ]
 
 

@@ -14,17 +14,18 @@ from warploom.kernels import Kernel
 
 from .sources import ROOT, text, tracked
 
-SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+SHORT = {"float32": "_f32", "float16": "_f16", "bfloat16": "_bf16", "": ""}
+PREFIX = {"attention": "attention", "kv_cache": "kv"}
 KERNELS = warploom.list_kernels()
 
 
 def name_problem(kernel: Kernel) -> str:
     """What is wrong with a kernel's name, "" if nothing.
 
-    The form: attention_<op>_<dtype>[_d<largest head dim>][_<how>]_<target>.
+    The form: <family>_<op>[_<dtype>][_d<largest head dim>][_<how>]_<target>.
     """
     form = re.compile(
-        rf"attention_{kernel.op}_{SHORT[kernel.dtype]}(_d(?P<d>\d+))?(_[a-z0-9]+)*?"
+        rf"{PREFIX[kernel.family]}_{kernel.op}{SHORT[kernel.dtype]}(_d(?P<d>\d+))?(_[a-z0-9]+)*?"
         rf"_(?P<target>{kernel.target}|{kernel.target.replace('sm_', 'sm')})"
     )
     match = form.fullmatch(kernel.name)

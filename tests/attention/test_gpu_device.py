@@ -1,8 +1,5 @@
 """Every kernel of this machine's GPU on its own tensors: the cases of the CPU and of the emulator,
 larger ones, and what only a device has (streams, graphs, several devices).
-
-Kernels are listed whether or not they run here, so that without a GPU each test is skipped with the
-reason.
 """
 
 from __future__ import annotations
@@ -24,9 +21,9 @@ from attention_cases import (
     in_dtype,
 )
 from gpu_checks import of_width
+from gpu_device import DEVICE, gpu, kernels  # noqa: F401
 
 import warploom as wl
-from warploom.kernels import list_kernels
 from warploom.mask import causal, window
 from warploom.testing.attention import (
     check_backward,
@@ -41,13 +38,6 @@ from warploom.testing.cases import AttentionCase, DecodeCase
 
 pytestmark = pytest.mark.gpu
 
-KIND = "hip" if torch.version.hip else "cuda"
-DEVICE = "cuda:0"  # torch's name for both
-
-
-def kernels(op: str):
-    return [kernel for kernel in list_kernels() if kernel.op == op and kernel.device == KIND]
-
 
 def names(op: str):
     return [pytest.param(kernel, id=kernel.name) for kernel in kernels(op)]
@@ -60,30 +50,6 @@ def each(op: str, cases):
         for case in in_dtype(cases, kernel.dtype)
         if max(case.d, case.value_dim) <= kernel.max_head_dim
     ]
-
-
-def missing() -> str:
-    """Why no test can run here; "" where the library must serve the GPU."""
-    if not torch.cuda.is_available():
-        return "no GPU: torch.cuda.is_available() is False"
-    reason = kernels("prefill")[0].reason
-    if "this build of the library has no" in reason:
-        return f"{reason}: make build PRESET={KIND}"
-    return ""
-
-
-@pytest.fixture(autouse=True)
-def gpu():
-    """Skips where there is no GPU or no library for it; a GPU that the library refuses, as one that
-    fails the layout probe, is an error. No test may leave a report behind."""
-    if reason := missing():
-        pytest.skip(reason)
-    for kernel in kernels("prefill"):
-        assert kernel.available, f"{kernel.name}: {kernel.reason}"
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    yield
-    wl.check()
 
 
 @pytest.mark.parametrize(("kernel", "case"), each("prefill", FORWARD))

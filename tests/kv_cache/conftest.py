@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kv_targets import TARGETS
+from kv_targets import EMULATED, TARGETS, running
 
 import warploom.ops  # noqa: F401  registers torch.ops.warploom
 
 
 def pytest_generate_tests(metafunc):
-    """A test that takes ``target`` runs on every CPU target."""
+    """A test that takes ``target`` runs on every CPU target, and on every GPU's in the emulator."""
     if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", TARGETS)
+        metafunc.parametrize("target", [*TARGETS, *EMULATED], indirect=True)
+
+
+@pytest.fixture
+def target(request):
+    with running(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)

@@ -77,11 +77,6 @@ def test_refused(call, changes, message):
     assert (memory == 1.5).all(), "a refused call wrote"
 
 
-def test_a_gpu_has_no_kernel_yet():
-    with pytest.raises(NotImplementedError, match="no kernel fits kv_cache quantize of float32"):
-        quantize(torch.zeros(128), exec=(1, *EXEC[1:4], False, None, 0, 0))
-
-
 def test_a_shift_of_part_of_a_block_is_refused():
     memory = torch.zeros(512, dtype=torch.uint8)
     with pytest.raises(ValueError, match="out overlaps codes"):

@@ -1,4 +1,4 @@
-"""A CUDA kernel that spills registers at head dims up to 128 fails the checked build."""
+"""A CUDA kernel that spills registers fails the checked build; those for head dim 256 may."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     commands = (build / "compile_commands.json").read_text()
     found = {}
     for command in re.findall(r'"command": "(.*)"', commands):
-        if match := re.search(r"-c \S*/(attention_\w+)\.cu ", command):
+        if match := re.search(r"-c \S*/((?:attention|kv)_\w+)\.cu ", command):
             found[match[1]] = command.split()
     return found
 
@@ -50,10 +50,10 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def test_every_kernel_of_those_sizes_is_checked(flags: dict[str, list[str]]) -> None:
     kernels = {k.name: k for k in warploom.list_kernels() if k.target.startswith("sm_")}
     assert flags.keys() == kernels.keys()
-    for name, kernel in kernels.items():
+    for name in kernels:
         assert "-Xptxas=--warn-on-spills" in flags[name]
         checked = "-Xptxas=--warning-as-error" in flags[name]
-        assert checked == (kernel.max_head_dim <= 128), name
+        assert checked == ("_d256_" not in kernel.name), name
 
 
 @needs_nvcc

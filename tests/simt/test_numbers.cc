@@ -46,6 +46,12 @@ static void check_rounding(uint16_t infinity) {
 SIMT_CASE(rounding_to_bf16_is_to_nearest_even) { check_rounding<bf16>(0x7f80); }
 SIMT_CASE(rounding_to_f16_is_to_nearest_even) { check_rounding<f16>(0x7c00); }
 
+SIMT_CASE(a_product_is_not_fused_with_a_sum) {
+  const float x = 1 + 0x1p-12f;  // its square is 1 + 2^-11 + 2^-24, which rounds to 1 + 2^-11
+  simt_test::expect(product(x, x) - (1 + 0x1p-11f) == 0.0f, "rounded by itself");
+  simt_test::expect(std::fma(x, x, -(1 + 0x1p-11f)) != 0.0f, "fused it would show");
+}
+
 SIMT_CASE(conversion_of_the_extremes) {
   simt_test::expect(to<f16>(65519.0f).bits == 0x7bff, "just below f16's overflow");
   simt_test::expect(to<f16>(65520.0f).bits == 0x7c00, "f16's overflow");

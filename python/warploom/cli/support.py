@@ -46,19 +46,23 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def support_text() -> str:
     """The whole document, as Markdown."""
     parts = [HEADER]
-    for op, of_op in groupby(sorted(list_kernels(), key=lambda k: k.op), key=lambda k: k.op):
+
+    def section(kernel: Kernel) -> str:
+        return f"{kernel.family}: {kernel.op}"
+
+    for title, of_op in groupby(sorted(list_kernels(), key=section), key=section):
         kernels = list(of_op)
         targets = {k.target: needs(k) for k in kernels}
         cells = {
             (target, dtype): "; ".join(
                 dict.fromkeys(
-                    head_dims(k) for k in kernels if k.target == target and k.dtype == dtype
+                    head_dims(k) for k in kernels if k.target == target and k.dtype in (dtype, "")
                 )
             )
             for target in targets
             for dtype in DTYPES
         }
-        parts.append(f"\n## attention: {op}\n\n")
+        parts.append(f"\n## {title}\n\n")
         parts.append(
             table(
                 ("target", "needs", *DTYPES),
@@ -72,6 +76,6 @@ def support_text() -> str:
         for k in kernels:
             takes = ", ".join(feature.lower() for feature in k.features) or "the plain case only"
             groups.setdefault(f"Head dims {head_dims(k)}; {takes}", []).append(f"`{k.name}`")
-        for title, names in groups.items():
-            parts.append(f"\n{title}:\n{', '.join(names)}.\n")
+        for takes, names in groups.items():
+            parts.append(f"\n{takes}:\n{', '.join(names)}.\n")
     return "".join(parts)

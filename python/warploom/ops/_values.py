@@ -1,7 +1,6 @@
 """Values that index memory, looked at before a call on a GPU: torch computes there, the host waits.
 
-The core does the same for memory that the host can read (csrc/attention/validate.cc), in the same
-words.
+The core does the same for memory that the host can read (a family's validate.cc), in the same words.
 """
 
 from __future__ import annotations
@@ -87,3 +86,18 @@ def check_slots(slots: torch.Tensor, positions: int) -> None:
         raise ValueError(
             f"slots[{n}] is {int(slots[n])}: must be -1 (skip) or from 0 to {positions - 1}"
         )
+
+
+def check_blocks(index: torch.Tensor, blocks: int) -> None:
+    """From 0 to ``blocks`` - 1, all different."""
+    wrong = ((index < 0) | (index >= blocks)).nonzero()
+    if len(wrong):
+        n = int(wrong[0])
+        raise ValueError(f"index[{n}] is {int(index[n])}: must be from 0 to {blocks - 1}")
+    values = index.tolist()
+    if len(set(values)) == len(values):
+        return
+    ordered = sorted(values)
+    twice = next(a for a, b in zip(ordered, ordered[1:], strict=False) if a == b)
+    second = values.index(twice, values.index(twice) + 1)
+    raise ValueError(f"index[{second}] is {twice}, a second time: blocks must differ")

@@ -8,8 +8,9 @@ import torch
 
 from warploom import _core
 from warploom.ops._checks import indices, strides
-from warploom.ops._execution import DTYPE_CODES, exec_of
+from warploom.ops._execution import DTYPE_CODES, checks_on_device, exec_of
 from warploom.ops._library import define, define_without_gradient
+from warploom.ops._values import check_blocks
 
 WIDTHS = (8, 4, 2)
 GROUP_MULTIPLE = 16
@@ -39,7 +40,7 @@ def kv_quantize(x: torch.Tensor, bits: int, group: int, kernel: str | None = Non
     """Quantizes groups along the last axis. Per-channel groups of tokens: pass tokens last.
 
     Every finite value ends within half a step, ``range / (2**bits - 1) / 2``, of where it was (and
-    2**-14 of a step for rounding). Codes are the same to the bit on every CPU target. Not
+    2**-14 of a step for rounding). Codes are the same to the bit on every target. Not
     differentiable: x that requires grad is refused while gradients are recorded.
 
     Args:
@@ -50,7 +51,8 @@ def kv_quantize(x: torch.Tensor, bits: int, group: int, kernel: str | None = Non
 
     Raises:
         ValueError: an argument is wrong, or x holds an infinity, a NaN, or a group whose range is
-            beyond bfloat16; the message names the argument and the place.
+            beyond bfloat16; the message names the argument and the place. On a GPU the next call or
+            :func:`warploom.check` raises DeviceError instead, which names the row.
     """
     codes, minimum, extent = KV_QUANTIZE(x, bits, group, kernel)
     return QuantizedKV(codes, minimum, extent, bits, group)
@@ -297,9 +299,12 @@ def _shrink_blocks(
 ) -> None:
     _shrink_blocks_fake(pool, index, count, bits, to)
     strides("pool", pool)
+    where = exec_of(pool, kernel, check)
+    if checks_on_device(where, check):
+        check_blocks(index, pool.shape[0])
     address, stride = pool.data_ptr(), pool.stride(0)
     _core.kv_shrink(
-        *exec_of(pool, kernel, check), 0, 0,
+        *where, 0, 0,
         _TILES, bits, to, index.shape[0], pool.shape[0], count,
         address, stride, address, stride, index.data_ptr(),
     )  # fmt: skip

@@ -1,0 +1,48 @@
+"""The kernels of the cache's format on this machine's GPU, against the CPU's bits."""
+
+from __future__ import annotations
+
+import kv_gpu_checks
+import pytest
+import torch
+from gpu_device import DEVICE, gpu, kernels  # noqa: F401
+
+import warploom as wl
+
+pytestmark = pytest.mark.gpu
+
+each_target = pytest.mark.parametrize("target", sorted({k.target for k in kernels("shrink")}))
+
+
+@each_target
+@pytest.mark.parametrize(("d", "group"), kv_gpu_checks.GROUPS)
+def test_codes_and_values_are_the_cpu_s(target, d, group):
+    kv_gpu_checks.codes_and_values_are_the_cpu_s(target, DEVICE, d, group)
+
+
+@each_target
+def test_any_alignment_and_strides(target):
+    kv_gpu_checks.any_alignment_and_strides(target, DEVICE)
+
+
+@each_target
+def test_long_blocks_shrink_in_place(target):
+    kv_gpu_checks.long_blocks_shrink_in_place(target, DEVICE)
+
+
+@each_target
+def test_what_has_no_code_is_told(target):
+    kv_gpu_checks.what_has_no_code_is_told(target, DEVICE)
+
+
+@each_target
+def test_bad_blocks_are_told_and_left_alone(target):
+    kv_gpu_checks.bad_blocks_are_told_and_left_alone(target, DEVICE)
+
+
+def test_the_device_of_the_tensors_runs_without_a_name():
+    x = torch.randn(300, 8, 128)
+    expected = wl.kv_shrink(wl.kv_quantize(x, 8, 64), 2)
+    found = wl.kv_shrink(wl.kv_quantize(x.to(DEVICE), 8, 64), 2)
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        assert kv_gpu_checks.same_bits(a, b)
