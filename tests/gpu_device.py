@@ -1,5 +1,7 @@
-"""What the tests on this machine's GPU share. Kernels are listed whether or not they run here, so that
-without a GPU each test is skipped with the reason.
+"""What the tests on this machine's GPU share.
+
+Kernels are listed whether or not they run here, so that without a GPU each test is skipped with the
+reason.
 """
 
 from __future__ import annotations

@@ -150,6 +150,29 @@ SIMT_HOST_DEVICE float unpack(uint32_t pair, int element) {
   return to_float(T{static_cast<uint16_t>(element ? pair >> 16 : pair)});
 }
 
+// The low Bits (8, 4, 2) bits of each half of u, less 2^(Bits - 1), as two bf16: exact, for bf16
+// has eight bits of precision. The rest of u is ignored.
+template <int Bits>
+SIMT_DEVICE uint32_t centred(uint32_t u) {
+  static_assert(Bits == 8 || Bits == 4 || Bits == 2);
+#if defined(__CUDA_ARCH__)
+  // In the mantissa of 128, seven bits count ones; the eighth decides whether 256 or 128 goes off.
+  constexpr uint32_t low = ((1u << Bits) - 1) & 0x7f;
+  const uint32_t raised = (u & low * 0x00010001u) | 0x43004300u;
+  const uint32_t off = Bits == 8 ? 0xc380c380u ^ (u & 0x00800080u)
+                                 : 0xc3000000u + 0xc300u + (1u << (Bits - 1)) * 0x00010001u;
+  uint32_t y;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(raised), "r"(0x3f803f80u), "r"(off));
+  return y;
+#else
+  constexpr uint32_t all = (1u << Bits) - 1;
+  constexpr float centre = 1 << (Bits - 1);
+  const auto low = number::bit_cast<uint32_t>(static_cast<float>(u & all) - centre);
+  const auto high = number::bit_cast<uint32_t>(static_cast<float>(u >> 16 & all) - centre);
+  return (high & 0xffff0000u) | low >> 16;
+#endif
+}
+
 // x * y, rounded by itself: no compiler fuses it with a sum.
 SIMT_DEVICE float product(float x, float y) {
 #if defined(__CUDA_ARCH__)

@@ -114,8 +114,8 @@ def bad_blocks_are_told_and_left_alone(target, device):
         moved = pool.clone().to(device)
         with pytest.raises(ValueError, match=rf"index\[1\] is {wrong}: must be from 0 to 2"):
             wl.kv_shrink_blocks(moved, *arguments, check=True)
+        twice = torch.tensor([1, 0, 1], dtype=torch.int32, device=device)
         with pytest.raises(ValueError, match=r"index\[2\] is 1, a second time: blocks must diff"):
-            twice = torch.tensor([1, 0, 1], dtype=torch.int32, device=device)
             wl.kv_shrink_blocks(moved, twice, *arguments[1:], check=True)
         assert same_bits(moved, pool)
         wl.check()

@@ -53,7 +53,7 @@ def test_every_kernel_of_those_sizes_is_checked(flags: dict[str, list[str]]) -> 
     for name in kernels:
         assert "-Xptxas=--warn-on-spills" in flags[name]
         checked = "-Xptxas=--warning-as-error" in flags[name]
-        assert checked == ("_d256_" not in kernel.name), name
+        assert checked == ("_d256_" not in name), name
 
 
 @needs_nvcc

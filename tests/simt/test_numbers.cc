@@ -46,6 +46,26 @@ static void check_rounding(uint16_t infinity) {
 SIMT_CASE(rounding_to_bf16_is_to_nearest_even) { check_rounding<bf16>(0x7f80); }
 SIMT_CASE(rounding_to_f16_is_to_nearest_even) { check_rounding<f16>(0x7c00); }
 
+template <int Bits>
+static void check_centred() {
+  for (uint32_t low = 0; low < 1u << Bits; ++low) {
+    const uint32_t high = (low * 5 + 3) & ((1u << Bits) - 1);
+    for (const uint32_t rest : {0u, ~0u}) {
+      const uint32_t mask = ((1u << Bits) - 1) * 0x00010001u;
+      const uint32_t pair = centred<Bits>((low | high << 16) | (rest & ~mask));
+      const std::string which = std::to_string(Bits) + " bits: " + std::to_string(low);
+      const int centre = 1 << (Bits - 1);
+      simt_test::expect(unpack<bf16>(pair, 0) == float(int(low) - centre), which);
+      simt_test::expect(unpack<bf16>(pair, 1) == float(int(high) - centre), which);
+    }
+  }
+}
+SIMT_CASE(codes_of_every_width_are_centred_exactly) {
+  check_centred<8>();
+  check_centred<4>();
+  check_centred<2>();
+}
+
 SIMT_CASE(a_product_is_not_fused_with_a_sum) {
   const float x = 1 + 0x1p-12f;  // its square is 1 + 2^-11 + 2^-24, which rounds to 1 + 2^-11
   simt_test::expect(product(x, x) - (1 + 0x1p-11f) == 0.0f, "rounded by itself");

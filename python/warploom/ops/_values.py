@@ -1,10 +1,12 @@
 """Values that index memory, looked at before a call on a GPU: torch computes there, the host waits.
 
-The core does the same for memory that the host can read (a family's validate.cc), in the same words.
+The core does the same for memory that the host can read (a family's validate.cc), in the same
+words.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,7 +99,6 @@ def check_blocks(index: torch.Tensor, blocks: int) -> None:
     values = index.tolist()
     if len(set(values)) == len(values):
         return
-    ordered = sorted(values)
-    twice = next(a for a, b in zip(ordered, ordered[1:], strict=False) if a == b)
+    twice = next(a for a, b in pairwise(sorted(values)) if a == b)
     second = values.index(twice, values.index(twice) + 1)
     raise ValueError(f"index[{second}] is {twice}, a second time: blocks must differ")
