@@ -7,8 +7,8 @@
 
 #include "attention/gpu_forward.cuh"
 #include "attention/gpu_launch.h"
-#include "attention/gpu_merge_rows.cuh"
 #include "attention/gpu_plain.cuh"
+#include "attention/gpu_split.cuh"
 
 namespace warploom::attention::gpu {
 
@@ -44,10 +44,8 @@ struct decode_kernel {
     formula f;
     bool vector;
     view<const T> q, k, v;
-    int32_t row_tiles, splits;
-    view<T> o;                  // where one part is all
-    global<float> lse;          // null: not wanted
-    global<float> parts, lses;  // of the parts: [splits, b, h, s, dv] and without dv
+    int32_t row_tiles;
+    split_output<T> out;
     global<int32_t> error;
   };
   static constexpr const char* name = "attention_decode";
@@ -56,10 +54,10 @@ struct decode_kernel {
   static constexpr bool all_resident = false;
 
   SIMT_DEVICE static void run(const params& a) {
-    const int split = simt::block_x() % a.splits;
-    const int row_tile = simt::block_x() / a.splits % a.row_tiles;
-    const int kv_head = simt::block_x() / a.splits / a.row_tiles % a.hk;
-    const int n = simt::block_x() / a.splits / a.row_tiles / a.hk;
+    const int splits = a.out.splits, split = simt::block_x() % splits;
+    const int row_tile = simt::block_x() / splits % a.row_tiles;
+    const int kv_head = simt::block_x() / splits / a.row_tiles % a.hk;
+    const int n = simt::block_x() / splits / a.row_tiles / a.hk;
     const int group = a.h / a.hk;
 
     const int32_t length = simt::load(a.lengths, n);
@@ -74,7 +72,7 @@ struct decode_kernel {
     const query_rows<true> rows{a.mask, first_row, group * a.s - first_row, a.s, map.length};
     const span seen = good ? rows.any_keys(Cfg::rows) : span{0, 0};
     const int first = seen.begin / Cfg::keys, last = simt::ceil_div(seen.end, Cfg::keys);
-    const int share = simt::ceil_div(last - first, a.splits);
+    const int share = simt::ceil_div(last - first, splits);
     const int from = simt::min(first + split * share, last);
     const int to = simt::min(from + share, last);
 
@@ -95,65 +93,19 @@ struct decode_kernel {
       simt::set_error(a.error, error_word(device_error::page_table, n));
     }
     const bool all_good = simt::sync_block_all(good);
-    const auto index_of = [&](int r) {
-      return (int64_t{n} * a.h + head_of(r)) * a.s + rows.position(r);
-    };
-    const int64_t part = int64_t{split} * a.b * a.h * a.s;
     finish(
         state, rows, a.f.factor,
-        [&](int r, int c, auto values) {
-          if (!rows.inside(r)) return;
-          if (!all_good) values = {};
-          constexpr int count = sizeof(values) / sizeof(float);
-          SIMT_UNROLL
-          for (int i = 0; i < count; ++i) {
-            if (!all_good) values[i] = quiet_nan();
-          }
-          if (a.splits == 1) {
-            store_run<T>(a.o.at(n, rows.position(r), head_of(r)), c, values, a.dv, a.vector);
-          } else {
-            store_run<float>(a.parts + (part + index_of(r)) * a.dv, c, values, a.dv, a.vector);
+        [&](int r, int c, const auto& values) {
+          if (rows.inside(r)) {
+            a.out.store(split, n, head_of(r), rows.position(r), c, values, all_good);
           }
         },
         [&](int r, float value) {
-          if (!rows.inside(r)) return;
-          if (!all_good) value = quiet_nan();
-          if (a.splits > 1) {
-            simt::store(a.lses, part + index_of(r), value);
-          } else if (a.lse) {
-            simt::store(a.lse, index_of(r), value);
+          if (rows.inside(r)) {
+            a.out.store_lse(split, n, head_of(r), rows.position(r), value, all_good);
           }
         });
   }
-};
-
-// The parts of a split decoding, as merge_rows reads them.
-struct decode_parts {
-  global<const float> parts, lses;
-  int64_t rows;  // of one part: b * h * s
-  int32_t dv;
-
-  SIMT_DEVICE float lse(int part, int64_t row) const { return simt::load(lses, part * rows + row); }
-  SIMT_DEVICE float value(int part, int64_t row, int c) const {
-    return simt::load(parts, (part * rows + row) * dv + c);
-  }
-  // Of a row to which no part adds: each holds 0 where nothing was seen, or NaN.
-  SIMT_DEVICE float absent(int64_t row, int c) const { return value(0, row, c); }
-};
-
-template <class M, class T>
-struct decode_merge_kernel {
-  using machine = M;
-  struct params {
-    decode_parts from;
-    merge_target<T> to;
-    int32_t splits;
-  };
-  static constexpr const char* name = "attention_decode_merge";
-  static constexpr int threads = 128, min_blocks = 1;
-  static constexpr bool all_resident = false;
-
-  SIMT_DEVICE static void run(const params& a) { merge_rows(a.from, a.to, a.splits); }
 };
 
 // Products by the atom where the element type has one, plain arithmetic otherwise.
@@ -179,8 +131,7 @@ struct decode_op {
     return decode_splits(w.b, w.hk, row_tiles(w), positions, Cfg::keys);
   }
   static int64_t workspace(const params_type& w) {
-    const int64_t n = splits(w), rows = w.b * w.h * w.s;
-    return n == 1 ? 0 : scratch_bytes<float>(n * rows * w.dv) + scratch_bytes<float>(n * rows);
+    return split_workspace(splits(w), w.b * w.h * w.s, w.dv);
   }
 
   static wl_status run(const params_type& w) {
@@ -218,24 +169,10 @@ struct decode_op {
     a.q = launcher.input<T>(w.q, w.b, w.s, w.h, w.d);
     a.k = launcher.input<T>(w.k_cache, caches, w.capacity, w.hk, w.d);
     a.v = launcher.input<T>(w.v_cache, caches, w.capacity, w.hk, w.dv);
-    a.o = launcher.output<T>("o", w.o, w.b, w.s, w.h, w.dv);
-    const int64_t rows = w.b * w.h * w.s;
-    a.lse = launcher.output("lse", w.lse, rows);
+    a.out = output_of<T>(launcher, w, w.dv, splits(w), a.vector);
     a.row_tiles = int32_t(row_tiles(w));
-    a.splits = int32_t(splits(w));
-    if (a.splits > 1) {
-      a.parts = launcher.scratch<float>(w.exec, a.splits * rows * w.dv);
-      a.lses = launcher.scratch<float>(w.exec, a.splits * rows);
-    }
-    launcher.launch<Kernel>(int64_t{a.splits} * a.row_tiles * w.hk * w.b, Cfg::smem_bytes, a);
-    if (a.splits > 1) {
-      using Merge = decode_merge_kernel<M, T>;
-      typename Merge::params m{};
-      m.from = {a.parts, a.lses, rows, a.dv};
-      m.to = {a.o, a.lse, rows, a.h, a.s, a.dv};
-      m.splits = a.splits;
-      launcher.launch<Merge>(merge_blocks(rows, w.dv, Merge::threads), 0, m);
-    }
+    launcher.launch<Kernel>(int64_t{a.out.splits} * a.row_tiles * w.hk * w.b, Cfg::smem_bytes, a);
+    merge_parts<M>(launcher, a.out);
     return launcher.finish();
   }
 };

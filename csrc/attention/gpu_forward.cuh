@@ -44,6 +44,9 @@ struct forward_config {
   static constexpr int region = elements > merge_elements ? elements : merge_elements;
   static constexpr uint32_t smem_bytes = simt::arena_bytes<T>(region);
   using state = softmax_state<forward_config>;
+
+  // Which column of an atom's 16 an accumulator's column stands for.
+  SIMT_HOST_DEVICE static constexpr int column(int col) { return col; }
 };
 
 // The block's query rows. Where rows are packed, they go through the heads of a group: row r is
@@ -113,33 +116,39 @@ struct softmax_state {
     SIMT_UNROLL
     for (int m = 0; m < Cfg::A; ++m) {
       float shrink[M::row_slots];
-      SIMT_UNROLL
-      for (int i = 0; i < M::row_slots; ++i) {
-        float most = -kInfinity;
-        SIMT_UNROLL
-        for (int n = 0; n < N; ++n) {
-          SIMT_UNROLL
-          for (int e = 0; e < M::elements; ++e) {
-            if (M::row_slot(e) == i) most = simt::max(most, s[m][n].e[e]);
-          }
-        }
-        most = simt::max(largest[m][i], simt::row_max<M>(most));
-        const float base = base_of(most, factor);
-        shrink[i] = simt::exp2(simt::fma(largest[m][i], factor, -base));
-        largest[m][i] = most;
-        float added = 0;
-        SIMT_UNROLL
-        for (int n = 0; n < N; ++n) {
-          SIMT_UNROLL
-          for (int e = 0; e < M::elements; ++e) {
-            if (M::row_slot(e) != i) continue;
-            s[m][n].e[e] = simt::exp2(simt::fma(s[m][n].e[e], factor, -base));
-            added += s[m][n].e[e];
-          }
-        }
-        sum[m][i] = simt::fma(sum[m][i], shrink[i], added);
-      }
+      weigh(m, s[m], factor, shrink);
       scale_row(m, shrink);
+    }
+  }
+
+  // The same without the weighted values, which `shrink` is to be multiplied to.
+  template <int N>
+  SIMT_DEVICE void weigh(int m, frag_c<M> (&s)[N], float factor, float (&shrink)[M::row_slots]) {
+    SIMT_UNROLL
+    for (int i = 0; i < M::row_slots; ++i) {
+      float most = -kInfinity;
+      SIMT_UNROLL
+      for (int n = 0; n < N; ++n) {
+        SIMT_UNROLL
+        for (int e = 0; e < M::elements; ++e) {
+          if (M::row_slot(e) == i) most = simt::max(most, s[n].e[e]);
+        }
+      }
+      most = simt::max(largest[m][i], simt::row_max<M>(most));
+      const float base = base_of(most, factor);
+      shrink[i] = simt::exp2(simt::fma(largest[m][i], factor, -base));
+      largest[m][i] = most;
+      float added = 0;
+      SIMT_UNROLL
+      for (int n = 0; n < N; ++n) {
+        SIMT_UNROLL
+        for (int e = 0; e < M::elements; ++e) {
+          if (M::row_slot(e) != i) continue;
+          s[n].e[e] = simt::exp2(simt::fma(s[n].e[e], factor, -base));
+          added += s[n].e[e];
+        }
+      }
+      sum[m][i] = simt::fma(sum[m][i], shrink[i], added);
     }
   }
 
@@ -332,7 +341,8 @@ SIMT_DEVICE void finish_shared(softmax_state<Cfg>& state, const Rows& rows_of, f
       SIMT_UNROLL
       for (int e = 0; e < M::elements; ++e) {
         const auto at = M::c(lane, e);
-        simt::store(o, (warp * rows + m * 16 + at.row) * D + c * 16 + at.col, state.o[m][c].e[e]);
+        simt::store(o, (warp * rows + m * 16 + at.row) * D + c * 16 + Cfg::column(at.col),
+                    state.o[m][c].e[e]);
       }
     }
   }

@@ -105,9 +105,9 @@ DECODE = {
         "never written",
     ),
     "part_never_written": (
-        "gpu_decode.cuh",
-        "          if (a.splits > 1) {\n",
-        "          if (a.splits > 1 && split != 1) {\n",
+        "gpu_split.cuh",
+        "    if (splits > 1) {\n",
+        "    if (splits > 1 && split != 1) {\n",
         "unwritten|never written",
     ),
 }
