@@ -4,7 +4,6 @@
 
 #include "base/half.h"
 #include "base/threads.h"
-#include "kv_cache/format.h"
 #include "warploom/kv_cache.h"
 
 namespace warploom::kv_cache {
@@ -14,5 +13,7 @@ wl_status quantize(const wl_kv_quantize_params& params);
 template <class T>
 wl_status dequantize(const wl_kv_dequantize_params& params);
 wl_status shrink(const wl_kv_shrink_params& params);
+
+constexpr int levels_of(int bits) { return (1 << bits) - 1; }
 
 }  // namespace warploom::kv_cache

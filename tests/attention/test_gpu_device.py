@@ -21,9 +21,9 @@ from attention_cases import (
     in_dtype,
 )
 from gpu_checks import of_width
-from gpu_device import DEVICE, gpu, kernels  # noqa: F401
 
 import warploom as wl
+from tests.gpu_device import DEVICE, gpu, kernels  # noqa: F401
 from warploom.mask import causal, window
 from warploom.testing.attention import (
     check_backward,

@@ -106,9 +106,9 @@ DECODE = {
     ),
     "part_never_written": (
         "gpu_split.cuh",
-        "    if (splits > 1) {\n",
-        "    if (splits > 1 && split != 1) {\n",
-        "unwritten|never written",
+        "      simt::store(lses, index(",
+        "      if (split != 1) simt::store(lses, index(",
+        "unwritten",
     ),
 }
 OPS = {"prefill": PREFILL, "backward": BACKWARD, "decode": DECODE}

@@ -5,39 +5,39 @@ from __future__ import annotations
 import kv_gpu_checks
 import pytest
 import torch
-from gpu_device import DEVICE, gpu, kernels  # noqa: F401
 
 import warploom as wl
+from tests.gpu_device import DEVICE, gpu, kernels  # noqa: F401
 
 pytestmark = pytest.mark.gpu
 
-each_target = pytest.mark.parametrize("target", sorted({k.target for k in kernels("shrink")}))
+each_target = pytest.mark.parametrize("kind", sorted({k.target for k in kernels("shrink")}))
 
 
 @each_target
 @pytest.mark.parametrize(("d", "group"), kv_gpu_checks.GROUPS)
-def test_codes_and_values_are_the_cpu_s(target, d, group):
-    kv_gpu_checks.codes_and_values_are_the_cpu_s(target, DEVICE, d, group)
+def test_codes_and_values_are_the_cpu_s(kind, d, group):
+    kv_gpu_checks.codes_and_values_are_the_cpu_s(kind, DEVICE, d, group)
 
 
 @each_target
-def test_any_alignment_and_strides(target):
-    kv_gpu_checks.any_alignment_and_strides(target, DEVICE)
+def test_any_alignment_and_strides(kind):
+    kv_gpu_checks.any_alignment_and_strides(kind, DEVICE)
 
 
 @each_target
-def test_long_blocks_shrink_in_place(target):
-    kv_gpu_checks.long_blocks_shrink_in_place(target, DEVICE)
+def test_long_blocks_shrink_in_place(kind):
+    kv_gpu_checks.long_blocks_shrink_in_place(kind, DEVICE)
 
 
 @each_target
-def test_what_has_no_code_is_told(target):
-    kv_gpu_checks.what_has_no_code_is_told(target, DEVICE)
+def test_what_has_no_code_is_told(kind):
+    kv_gpu_checks.what_has_no_code_is_told(kind, DEVICE)
 
 
 @each_target
-def test_bad_blocks_are_told_and_left_alone(target):
-    kv_gpu_checks.bad_blocks_are_told_and_left_alone(target, DEVICE)
+def test_bad_blocks_are_told_and_left_alone(kind):
+    kv_gpu_checks.bad_blocks_are_told_and_left_alone(kind, DEVICE)
 
 
 def test_the_device_of_the_tensors_runs_without_a_name():
