@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import gpu_checks
+import gpu_pages_checks
 import pytest
 import torch
 from attention_cases import (
@@ -21,6 +22,7 @@ from attention_cases import (
     in_dtype,
 )
 from gpu_checks import of_width
+from test_attention_pages import CASES as PAGES_CASES
 
 import warploom as wl
 from tests.gpu_device import DEVICE, gpu, kernels  # noqa: F401
@@ -162,6 +164,44 @@ def test_merge(kernel):
 @pytest.mark.parametrize("kernel", names("page_write"))
 def test_page_write(kernel, d):
     gpu_checks.page_write(kernel, DEVICE, d)
+
+
+PAGES = names("pages")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "case"),
+    [
+        pytest.param(kernel, case, id=f"{kernel.name}-{case}")
+        for kernel in kernels("pages")
+        for case in (gpu_pages_checks.of(case, kernel) for case in PAGES_CASES)
+        if max(case.d, case.value_dim) <= kernel.max_head_dim
+    ],
+)
+def test_pages(kernel, case):
+    gpu_pages_checks.check(kernel, DEVICE, case)
+
+
+@pytest.mark.parametrize("kernel", PAGES)
+@pytest.mark.parametrize("width", [16, 8, 4, 2])
+def test_small_pages_of_one_width(kernel, width):
+    gpu_pages_checks.one_width(kernel, DEVICE, width)
+
+
+@pytest.mark.parametrize("kernel", PAGES)
+def test_pages_do_as_they_should_with_odd_values(kernel):
+    gpu_pages_checks.both_precisions_are_one(kernel, DEVICE)
+    gpu_pages_checks.hidden_positions_may_hold_anything(kernel, DEVICE)
+    for value in (torch.nan, torch.inf):
+        gpu_pages_checks.a_query_that_is_not_finite_spoils_its_row_alone(kernel, DEVICE, value)
+    gpu_pages_checks.constant_groups(kernel, DEVICE)
+    gpu_pages_checks.nothing_to_do(kernel, DEVICE)
+    gpu_pages_checks.rows_that_see_nothing(kernel, DEVICE)
+
+
+@pytest.mark.parametrize("kernel", PAGES)
+def test_bad_pages_poison_their_sequence_alone(kernel):
+    gpu_pages_checks.bad_values_poison_their_sequence_alone(kernel, DEVICE)
 
 
 def calls(kernel, device=DEVICE, seed=0):

@@ -43,7 +43,7 @@ def each(op: str, cases):
 
 
 def test_every_op_has_kernels_for_both_lane_counts():
-    for op in ("prefill", "backward", "decode", "merge", "page_write"):
+    for op in ("prefill", "backward", "decode", "pages", "merge", "page_write"):
         targets = {(k.target, k.dtype) for k in emulated(op)}
         for target in ("sm_80", "gfx90a"):
             for dtype in ("float32", "float16", "bfloat16"):

@@ -111,7 +111,39 @@ DECODE = {
         "unwritten",
     ),
 }
-OPS = {"prefill": PREFILL, "backward": BACKWARD, "decode": DECODE}
+PAGES = {
+    "queries_read_before_they_are_written": (
+        "gpu_pages_loop.cuh",
+        "    simt::sync_block();\n",
+        "",
+        "race|unwritten",
+    ),
+    "positions_past_the_end": (
+        "gpu_pages.cuh",
+        "last = simt::ceil_div(seen.end, kStep);",
+        "last = simt::ceil_div(seen.end, kStep) + 1;",
+        "out of bounds|wrong result",
+    ),
+    "a_line_of_codes_too_far": (
+        "gpu_pages_view.cuh",
+        "w * width / 8 * 16 + row % 16",
+        "w * width / 8 * 16 + 16 + row % 16",
+        "out of bounds|wrong result",
+    ),
+    "codes_of_a_byte_taken_for_the_next_s": (
+        "gpu_pages_loop.cuh",
+        "simt::centred<width>(u >> 8)",
+        "simt::centred<width>(u >> 4)",
+        "wrong result",
+    ),
+    "values_in_the_atom_s_order": (
+        "gpu_pages_loop.cuh",
+        "column(int col) { return neighbour<M>(col); }",
+        "column(int col) { return col; }",
+        "wrong result",
+    ),
+}
+OPS = {"prefill": PREFILL, "backward": BACKWARD, "decode": DECODE, "pages": PAGES}
 
 pytestmark = pytest.mark.skipif(
     shutil.which("g++") is None or not SOURCES.exists(), reason="needs g++ and the sources"
