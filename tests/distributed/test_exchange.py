@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from warploom.distributed import Layout, Spec, World, run_ranks
+from warploom.distributed.plan import Plan
 
-from .plain_schedules import Schedule, every
+from .plain_schedules import Schedule, direct, every, ring
 
 CASES = [s for n in range(1, 9) for s in every(n)]
 
@@ -80,3 +81,9 @@ def check_results(schedule: Schedule, results: dict[int, list[torch.Tensor]]) ->
 def test_chunks_arrive_and_sums_come_home(schedule: Schedule) -> None:
     for results in run_ranks(schedule.ranks, lambda world: take_part(world, schedule), limit=60):
         check_results(schedule, results)
+
+
+def test_results_leave_as_soon_as_they_are_computed() -> None:
+    """Reduction round t after the computation of step t - 1, beside round t."""
+    assert Plan(ring(4), 0).gates == Plan(direct(4), 0).gates == [0, 0, 1, 2, 3]
+    assert Plan(direct(4, 1), 0).gates == [0, 0, 1]

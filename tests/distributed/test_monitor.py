@@ -100,6 +100,7 @@ def test_a_rank_that_was_stopped_asks_before_it_accuses() -> None:
         wait.began -= 100
         monitor.tick()
         assert wait.asked
+        monitor.tick()  # the answers have had no time yet
         assert monitor.failure is None
         monitor.receive(
             1, {"kind": "answer", "probe": wait.asked, "missing": [], "progress": [], "busy": True}
