@@ -8,8 +8,9 @@
 namespace warploom::memory {
 namespace {
 
-constexpr int64_t kFirstRestart = 1000;          // nodes
+constexpr int64_t kFirstRestart = 4000;          // nodes
 constexpr size_t kMostFailed = size_t(4) << 20;  // states that are remembered
+constexpr double kTouch = 1.5, kLevel = 4.0;     // of a block that meets a wall of its valley
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
 }  // namespace
@@ -22,6 +23,7 @@ ExactSearch::ExactSearch(const Problem& problem, int64_t capacity, uint64_t seed
       floor_(size_t(problem.slots)),
       left_(load(problem)),
       lowest_(problem.blocks.size()),
+      failures_(size_t(problem.slots), 1.0),
       twin_(problem.blocks.size(), -1) {
   std::map<std::tuple<int32_t, int32_t, int64_t>, int32_t> seen;
   for (int32_t i = 0; i < problem.count(); ++i) {
@@ -153,57 +155,100 @@ bool ExactSearch::propagate(const std::vector<int32_t>& blocks) {
       }
     }
   }
+  return fits(blocks);
+}
+
+// In each slot the blocks to come lie on one another, none below its lowest offset: at best in the
+// order of these offsets.
+bool ExactSearch::fits(const std::vector<int32_t>& blocks) {
+  static thread_local std::vector<std::pair<int64_t, int32_t>> order;
+  static thread_local std::vector<int64_t> tops;
+  order.clear();
+  for (const int32_t i : blocks) order.emplace_back(lowest_[i], i);
+  std::sort(order.begin(), order.end());
+  tops.assign(floor_.begin(), floor_.end());
+  for (const auto& [lowest, i] : order) {
+    const Block& b = problem_.blocks[i];
+    for (int32_t s = b.begin; s < b.end; ++s) {
+      tops[s] = std::max(tops[s], lowest) + b.size;
+      if (tops[s] > capacity_) {
+        ++failures_[s];
+        return false;
+      }
+    }
+  }
   return true;
 }
 
+// A valley is a stretch of equal height between higher ones. What lies lowest in one of its slots
+// lies either on its floor, and then inside of it, or higher.
 ExactSearch::Choice ExactSearch::choose(int32_t begin, int32_t end,
                                         const std::vector<int32_t>& blocks) {
-  Choice choice;
-  int64_t level = kNever;
-  for (const int32_t i : blocks) level = std::min(level, lowest_[i]);
-  choice.level = level;
-  // Of the slots at the lowest level: how many blocks could lie there next.
-  static thread_local std::vector<int32_t> counts;
+  static thread_local std::vector<int32_t> right_of, counts;  // [slots]: valley's end, 0: no valley
+  right_of.assign(size_t(end - begin), 0);
   counts.assign(size_t(end - begin) + 1, 0);
-  std::vector<int32_t> inside;
-  int64_t thinnest = kNever;
+  for (int32_t left = begin, right; left < end; left = right) {
+    for (right = left + 1; right < end && floor_[right] == floor_[left];) ++right;
+    const bool low = (left == begin || floor_[left - 1] > floor_[left]) &&
+                     (right == end || floor_[right] > floor_[left]);
+    for (int32_t s = left; s < right && low; ++s) right_of[s - begin] = right;
+  }
   for (const int32_t i : blocks) {
-    if (lowest_[i] != level) continue;
-    inside.push_back(i);
     const Block& b = problem_.blocks[i];
-    thinnest = std::min(thinnest, b.size);
+    if (b.end > right_of[b.begin - begin]) continue;
     ++counts[b.begin - begin];
     --counts[b.end - begin];
   }
-  int32_t open = 0, least = std::numeric_limits<int32_t>::max();
+  // The slot with the fewest ways to go on, and of such the one that failed most.
+  Choice choice;
+  double least = std::numeric_limits<double>::max();
+  int32_t open = 0;
   for (int32_t s = begin; s < end; ++s) {
     open += counts[s - begin];
-    if (left_[s] == 0 || floor_[s] != level || open == 0) continue;
-    const bool slack = capacity_ - floor_[s] - left_[s] >= thinnest;
-    const int32_t ways = 2 * open + (slack ? 3 : 0);
+    if (left_[s] == 0 || right_of[s - begin] == 0) continue;
+    const bool slack = capacity_ > floor_[s] + left_[s];
+    const double ways = (open + (slack ? 1.5 : 0)) / failures_[s];
     if (ways < least) least = ways, choice.slot = s;
   }
-  int64_t support = kNever;  // the least that a block of the slot could lie on instead
-  for (const int32_t i : inside) {
-    const Block& b = problem_.blocks[i];
-    if (b.begin <= choice.slot && choice.slot < b.end) {
-      if (twin_[i] < 0 || offsets_[twin_[i]] >= 0) choice.blocks.push_back(i);
-    } else {
-      support = std::min(support, b.size);
-    }
+  choice.level = floor_[choice.slot];
+  choice.right = right_of[choice.slot - begin];
+  for (choice.left = choice.slot; choice.left > begin; --choice.left) {
+    if (floor_[choice.left - 1] != choice.level) break;
   }
-  std::sort(choice.blocks.begin(), choice.blocks.end(), [&](int32_t a, int32_t b) {
-    return worth_[a] != worth_[b] ? worth_[a] > worth_[b] : a < b;
-  });
-  choice.skip_to = support == kNever ? kNever : level + support;
+  choice.skip_to = kNever;
   for (const int32_t i : blocks) {
     const Block& b = problem_.blocks[i];
-    if (b.begin <= choice.slot && choice.slot < b.end && lowest_[i] > level) {
+    const bool here = b.begin <= choice.slot && choice.slot < b.end;
+    const bool inside = b.begin >= choice.left && b.end <= choice.right;
+    if (here && inside) {
+      if (twin_[i] < 0 || offsets_[twin_[i]] >= 0) choice.blocks.push_back(i);
+    } else if (here) {  // the lowest of the slot after all
       choice.skip_to = std::min(choice.skip_to, lowest_[i]);
+    } else if (b.begin < choice.right && b.end > choice.left) {  // or what it lies on
+      choice.skip_to = std::min(choice.skip_to, lowest_[i] + b.size);
     }
   }
+  rank(choice, begin, end);
   choice.may_skip = choice.skip_to != kNever && choice.skip_to + left_[choice.slot] <= capacity_;
   return choice;
+}
+
+// The most promising first: what closes the valley or makes its floor level with a wall leaves less
+// to fit later.
+void ExactSearch::rank(Choice& choice, int32_t begin, int32_t end) {
+  const int64_t left_wall = choice.left > begin ? floor_[choice.left - 1] : capacity_;
+  const int64_t right_wall = choice.right < end ? floor_[choice.right] : capacity_;
+  std::vector<std::pair<double, int32_t>> ranked;
+  for (const int32_t i : choice.blocks) {
+    const Block& b = problem_.blocks[i];
+    const int64_t top = choice.level + b.size;
+    double worth = worth_[i];
+    if (b.begin == choice.left) worth *= top == left_wall ? kLevel : kTouch;
+    if (b.end == choice.right) worth *= top == right_wall ? kLevel : kTouch;
+    ranked.emplace_back(-worth, i);
+  }
+  std::sort(ranked.begin(), ranked.end());
+  for (size_t k = 0; k < ranked.size(); ++k) choice.blocks[k] = ranked[k].second;
 }
 
 bool ExactSearch::place(int32_t block, int64_t offset, int32_t begin, int32_t end,
@@ -243,7 +288,10 @@ bool ExactSearch::skip(const Choice& choice, int32_t begin, int32_t end,
 }
 
 bool ExactSearch::raise(int32_t slot, int64_t to) {
-  if (to + left_[slot] > capacity_) return false;
+  if (to + left_[slot] > capacity_) {
+    ++failures_[slot];
+    return false;
+  }
   trail_.push_back({slot, floor_[slot]});
   floor_[slot] = to;
   return true;

@@ -12,11 +12,11 @@ namespace warploom::memory {
 
 enum class Verdict { found, none, unknown };
 
-// Depth-first over skylines. Where the skyline is lowest, some slot is chosen in which the fewest
+// Depth-first over skylines. In the valleys of the skyline that slot is chosen in which the fewest
 // blocks could lie next: either one of them does, or so much of the slot stays empty. What prunes:
-// a slot whose height and blocks to come together pass the capacity; the skyline raised below what
-// nothing can fill; stretches of time that no block to come joins, solved apart; states that have
-// failed before. Restarts with other orders keep what failed.
+// a slot whose blocks to come pass the capacity, however they lie; the skyline raised where nothing
+// can fill it; stretches of time that no block to come joins, solved apart; states that have failed
+// before. Restarts with other orders keep what failed, and where.
 class ExactSearch {
  public:
   // The problem is `plain` and outlives the search.
@@ -34,6 +34,7 @@ class ExactSearch {
   };
   struct Choice {
     int32_t slot = -1;
+    int32_t left = 0, right = 0;  // its valley
     int64_t level = 0;
     bool may_skip = false;
     int64_t skip_to = 0;
@@ -50,12 +51,14 @@ class ExactSearch {
   bool solve(int32_t begin, int32_t end, const std::vector<int32_t>& blocks);
   bool solve_parts(int32_t begin, int32_t end, const std::vector<int32_t>& blocks);
   bool propagate(const std::vector<int32_t>& blocks);
+  bool fits(const std::vector<int32_t>& blocks);
   Choice choose(int32_t begin, int32_t end, const std::vector<int32_t>& blocks);
   bool place(int32_t block, int64_t offset, int32_t begin, int32_t end,
              const std::vector<int32_t>& blocks);
   bool skip(const Choice& choice, int32_t begin, int32_t end, const std::vector<int32_t>& blocks);
   void unplace(int32_t block);
   bool raise(int32_t slot, int64_t to);
+  void rank(Choice& choice, int32_t begin, int32_t end);
   void undo(size_t changes);
   Key key(int32_t begin, int32_t end, const std::vector<int32_t>& blocks) const;
 
@@ -64,6 +67,7 @@ class ExactSearch {
   Random random_;
   Offsets offsets_;
   std::vector<int64_t> floor_, left_, lowest_;  // [slots] height, bytes to come; [blocks] offset
+  std::vector<double> failures_;                // [slots] that had no room, and 1
   std::vector<uint64_t> names_;                 // [blocks] random
   std::vector<double> worth_;                   // [blocks] order of this restart
   std::vector<int32_t> twin_;                   // [blocks] the equal block before it, or -1

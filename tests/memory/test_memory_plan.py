@@ -80,6 +80,48 @@ def test_small_traces_are_solved_exactly(rows: list[tuple[int, int, int]]) -> No
     assert plan.size == plan.lower_bound == best_by_trying(trace)
 
 
+def fits(trace: Trace, capacity: int) -> bool:
+    """Whether a plan of that size exists, by trying every offset of every request."""
+    rows = list(zip(trace.size.tolist(), trace.alloc.tolist(), trace.free.tolist(), strict=True))
+    placed: list[tuple[int, int, int, int]] = []
+
+    def place(number: int) -> bool:
+        if number == len(rows):
+            return True
+        size, alloc, free = rows[number]
+        for low in range(capacity - size + 1):
+            if all(
+                free <= a or f <= alloc or low + size <= o or o + s <= low for s, a, f, o in placed
+            ):
+                placed.append((size, alloc, free, low))
+                if place(number + 1):
+                    return True
+                placed.pop()
+        return False
+
+    return place(0)
+
+
+# (size, alloc, free): no plan is as small as the maximum load.
+ABOVE_THE_LOAD = [
+    "1 2 4  3 0 2  1 3 5  3 1 4  2 1 3  5 0 1  2 2 3  3 3 4  7 4 5",
+    "1 1 3  3 0 2  2 1 4  2 2 4  2 2 5  3 3 5  6 0 1  3 1 2  2 2 3  4 4 5",
+    "1 1 3  2 2 4  1 0 3  3 1 4  3 3 5  3 0 2  4 0 1  1 2 3  5 4 5",
+    "1 0 2  3 3 5  3 2 4  3 3 5  1 1 3  3 1 4  11 0 1  7 1 2  5 2 3  6 4 5",
+]
+
+
+@pytest.mark.parametrize("text", ABOVE_THE_LOAD)
+def test_a_bound_above_the_maximum_load_is_proven(text: str) -> None:
+    trace = Trace(*np.array(text.split(), int).reshape(-1, 3).T)
+    plan = memory.plan(trace, time_limit=None, work_limit=1_000_000)
+    plan.validate()
+    assert plan.size == plan.lower_bound == trace.peak + 1
+    assert not fits(trace, trace.peak)
+    with_room = memory.plan(trace, capacity=trace.peak + 1)
+    assert with_room.size == trace.peak + 1
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_hard_instances_are_solved_exactly(seed: int) -> None:
     trace = synthetic.hard(60, seed=seed)
@@ -95,6 +137,26 @@ def test_repeated_steps_are_folded() -> None:
     plan.validate()
     assert plan.arenas[0].folded >= 4
     assert plan.size == one.peak
+
+
+def test_many_steps_are_cut_where_little_is_held() -> None:
+    """Over 100,000 requests, with a small block alive across every two steps."""
+    step = synthetic.training(24, steps=3)
+    copies = 60
+    many = memory.concatenated([step] * copies)
+    length = int(step.free.max())
+    ends = length * np.arange(1, copies)
+    trace = Trace(
+        np.concatenate([many.size, np.full(copies - 1, 512)]),
+        np.concatenate([many.alloc, ends - 4]),
+        np.concatenate([many.free, ends + 4]),
+        alignment=512,
+    )
+    assert len(trace) > 100_000
+    plan = memory.plan(trace, time_limit=None, work_limit=1)
+    plan.validate()
+    assert plan.arenas[0].folded >= copies - 4
+    assert plan.gap < 0.001
 
 
 def test_capacity() -> None:

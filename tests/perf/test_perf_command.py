@@ -10,6 +10,8 @@ import torch
 
 from warploom.cli import main, perf
 from warploom.perf import attention, collectives
+from warploom.perf.case import Figure
+from warploom.perf.measure import judge_figure
 
 NAMES = [case.name for case in attention.cases("cpu")]
 
@@ -44,6 +46,27 @@ def test_a_quick_run_of_everything(tmp_path, capsys):
     assert picture.stat().st_size > 0
     shown = capsys.readouterr().out
     assert shown.index("ceilings, 1 thread") < shown.index("forward_bf16")
+
+
+def test_a_quick_run_of_plans(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    words = ["perf", "memory", "--quick", "--cases", "hard_100,million_training"]
+    assert main([*words, "--json", str(path)]) == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["case"] for row in rows] == ["hard_100", "million_training"]
+    for row in rows:
+        figures = {figure["name"]: figure["value"] for figure in row["figures"]}
+        assert figures["plan size over maximum load"] == 1
+        assert row["goals"] == []
+    assert "plan size over maximum load 1\n" in capsys.readouterr().out
+
+
+def test_a_figure_is_judged_by_its_bound():
+    good = judge_figure(Figure("peak memory", 1.5, "GB", at_most=2.0))
+    assert good == {
+        "goal": "peak memory at most 2 GB", "kind": "figure", "value": 1.5, "met": True
+    }  # fmt: skip
+    assert judge_figure(Figure("size", 3.0, at_most=2.0))["met"] is False
 
 
 def test_a_quick_run_of_processes(tmp_path, capsys):

@@ -138,47 +138,53 @@ def hard(requests: int, *, capacity: int = 1 << 20, full: float = 0.1, seed: int
     """An instance of the class of minimalloc's public set: capacity equal to the maximum load.
 
     A rectangle of time and bytes is cut at random into rectangles, in two and as pinwheels, until
-    they are enough; then most are cut short in time, so that about ``full`` of the times stay
-    filled to the last byte. A plan of ``capacity`` bytes exists; sizes and times have no pattern.
+    they are enough, at about half as many times as there are requests. Then a part of them is left
+    out or cut short, so that about ``full`` of the time stays filled to the last byte. A plan of
+    ``capacity`` bytes exists.
 
     Raises:
-        ValueError: requests is less than 5.
+        ValueError: requests is less than 5, or capacity not a positive multiple of 1024.
     """
     if requests < 5:
         raise ValueError(f"requests is {requests}: must be at least 5")
+    if capacity < 1024 or capacity % 1024:
+        raise ValueError(f"capacity is {capacity}: must be a positive multiple of 1024")
     generator = np.random.default_rng(seed)
-    horizon, unit = capacity, max(capacity >> 10, 1)
-    pieces = [(0, horizon, 0, capacity)]
-    while len(pieces) < requests:
+    times, unit = max(requests // 2, 4), capacity // 1024
+    pieces = [(0, times, 0, 1024)]
+    for _ in range(50 * requests):  # more than are asked for, as some are left out
+        if len(pieces) >= requests * 1.15:
+            break
         areas = np.array([(b - a) * (d - c) for a, b, c, d in pieces], float)
-        a, b, c, d = pieces.pop(int(generator.choice(len(pieces), p=areas / areas.sum())))
-        pieces += _cut(generator, a, b, c, d, unit)
-    # Times in these windows keep all that they hold; elsewhere lives begin late or end early.
-    at = generator.uniform(0, 1 - full / 4, 4) * horizon
-    windows = [(int(w), int(w + full / 4 * horizon)) for w in at]
+        chosen = int(generator.choice(len(pieces), p=areas / areas.sum()))
+        pieces += _cut(generator, *pieces.pop(chosen))
+    # Of the times in these windows nothing is taken away.
+    kept = np.zeros(times, bool)
+    for begin in generator.integers(0, times, 4):
+        kept[begin : begin + max(int(full * times / 4), 1)] = True
     rows = []
     for a, b, c, d in pieces:
-        kept = [(max(a, w), min(b, v)) for w, v in windows if a < v and w < b]
-        low = min((w for w, _ in kept), default=b)
-        high = max((v for _, v in kept), default=a)
-        first = a + int(generator.uniform(0, 0.3) * max(min(low, b) - a, 0))
-        last = b - int(generator.uniform(0, 0.3) * max(b - max(high, first), 0))
-        if last > first:
-            rows.append((first, last, d - c))
+        inside = np.flatnonzero(kept[a:b])
+        if len(inside) == 0 and generator.random() < 0.2:
+            continue
+        early, late = (inside[0], inside[-1] + 1) if len(inside) else ((b - a) // 2, (b - a) // 2)
+        first = a + (int(generator.integers(0, early + 1)) if generator.random() < 0.4 else 0)
+        room = b - a - max(late, first - a + 1)
+        last = b - (int(generator.integers(0, room + 1)) if generator.random() < 0.4 else 0)
+        rows.append((first, last, (d - c) * unit))
     table = np.array(rows, np.int64)
     alloc, free, size = table[generator.permutation(len(table))].T
     return Trace(size, alloc, free)
 
 
 def _cut(
-    generator: np.random.Generator, a: int, b: int, c: int, d: int, unit: int
+    generator: np.random.Generator, a: int, b: int, c: int, d: int
 ) -> list[tuple[int, int, int, int]]:
     """Times [a, b) and bytes [c, d) in two, or in five that turn round a middle."""
 
     def inner(low: int, high: int) -> tuple[int, int]:
-        x, y = np.sort(generator.uniform(0.2, 0.8, 2))
-        cuts = [low + int(t * (high - low)) // unit * unit for t in (x, y)]
-        return cuts[0], cuts[1]
+        first, second = np.sort(generator.uniform(0.15, 0.85, 2))
+        return low + round(first * (high - low)), low + round(second * (high - low))
 
     (t1, t2), (h1, h2) = inner(a, b), inner(c, d)
     if a < t1 < t2 < b and c < h1 < h2 < d and generator.random() < 0.3:

@@ -20,6 +20,7 @@ class Metric(Enum):
     FLOPS = ("GFLOP/s", 1e9)
     BYTES = ("GB/s", 1e9)
     CALLS = ("kcalls/s", 1e3)
+    REQUESTS = ("krequests/s", 1e3)
 
     @property
     def unit(self) -> str:
@@ -119,6 +120,19 @@ def format_seconds(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """What a case shows beside its speed, judged where it has a bound."""
+
+    name: str
+    value: float
+    unit: str = ""
+    at_most: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.6g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
 class Case:
     """A row to be: ``contenders(context)`` are made when it runs, ours first, inside ``around``."""
 
@@ -130,3 +144,4 @@ class Case:
     dtype: str = "float32"  # of the results: how far a peer's may be from ours
     timer: Callable[[Context], Timer] = field(default=Context.timer)
     around: Callable[[Context], AbstractContextManager[Any]] = lambda context: nullcontext()
+    figures: Callable[[Context], Sequence[Figure]] = lambda context: ()

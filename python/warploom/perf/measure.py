@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from warploom.perf import ceilings
-from warploom.perf.case import Case, Contender, Context, Goal, Role
+from warploom.perf.case import Case, Contender, Context, Figure, Goal, Role
 from warploom.perf.stats import Spread, paired_ratio, spread
 from warploom.perf.timing import Sampler, Timer, calibrate, interleave
 
@@ -66,7 +66,12 @@ def _measure(case: Case, context: Context, effort: Effort, note: Callable[[str],
         elif output is not None and mine is not None:
             _must_agree(case, contender.name, mine, output)
     samples = interleave(samplers, rounds=effort.rounds, budget=effort.budget)
-    return _row(case, context, contenders, samples, refused)
+    row = _row(case, context, contenders, samples, refused)
+    figures = case.figures(context)
+    if figures:
+        row["figures"] = [{"name": f.name, "value": f.value, "unit": f.unit} for f in figures]
+        row["goals"] += [] if context.quick else [judge_figure(f) for f in figures if f.at_most]
+    return row
 
 
 def measure_ceilings(context: Context, effort: Effort) -> Row:
@@ -160,6 +165,14 @@ def _row(
         "refused": refused,
         "goals": [] if context.quick else [judge(g, seconds, ratios) for g in case.goals],
     }
+
+
+def judge_figure(figure: Figure) -> Row:
+    """A figure's bound with its value."""
+    assert figure.at_most is not None
+    goal = f"{figure.name} at most {figure.at_most:g} {figure.unit}".rstrip()
+    met = figure.value <= figure.at_most
+    return {"goal": goal, "kind": "figure", "value": figure.value, "met": met}
 
 
 def judge(goal: Goal, seconds: Spread, ratios: dict[str, Spread]) -> Row:

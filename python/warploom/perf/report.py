@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from warploom.perf.case import format_seconds
+from warploom.perf.case import Figure, format_seconds
 from warploom.perf.measure import Row
 
 _MET = {True: "met", False: "NOT met", None: "not judged: nobody to compare with"}
@@ -37,6 +37,7 @@ def case_lines(row: Row) -> list[str]:
     ]
     for name, other in row["others"].items():
         lines.append(f"  {_compared(name, other)}")
+    lines += [f"  {figure}" for figure in _figures(row)]
     lines += [f"  {name} cannot run: {why}" for name, why in row["refused"].items()]
     for goal in row["goals"]:
         lines.append(f"  goal: {goal['goal']}: {_figure(goal)} {_MET[goal['met']]}".rstrip())
@@ -53,9 +54,15 @@ def _compared(name: str, other: dict[str, Any]) -> str:
     return f"{median}x {work} {name} [{low} .. {high}]"
 
 
+def _figures(row: Row) -> list[str]:
+    return [str(Figure(**figure)) for figure in row.get("figures", [])]
+
+
 def _figure(goal: dict[str, Any]) -> str:
     if goal["value"] is None:
         return ""
+    if goal["kind"] == "figure":
+        return f"{goal['value']:.6g}"
     if goal["kind"] == "seconds":
         return format_seconds(goal["value"])
     return f"{goal['value']:.2f}x"
@@ -161,7 +168,9 @@ def _family_tables(rows: Sequence[Row], family: str) -> list[str]:
     for row in rows:
         if row["case"] == "ceilings":
             continue
-        compared = "<br>".join(_compared(name, other) for name, other in row["others"].items())
+        compared = "<br>".join(
+            [*(_compared(name, other) for name, other in row["others"].items()), *_figures(row)]
+        )
         goals = "<br>".join(f"{g['goal']}: {_figure(g)}" for g in row["goals"]) or "-"
         verdicts = "<br>".join(_MET[g["met"]] for g in row["goals"])
         lines.append(
