@@ -2,19 +2,21 @@
 
 Every storage that an op makes is a request; it ends when torch lets the storage go. Who asked is
 told by the module that runs forward and the op, or by the node of the backward graph and the op.
-What kernels allocate inside themselves (workspaces) is not seen.
+What kernels allocate inside themselves (workspaces) is not seen. A fake tensor's value, where a
+step asks for one, is 0, which a warning tells.
 """
 
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.modules import module as torch_module
 from torch.optim import optimizer as torch_optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,8 +28,11 @@ ALIGNMENT = 512  # torch's CUDA allocator gives out multiples of it
 
 
 def fake_mode() -> FakeTensorMode:
-    """A mode to build a model under and to hand to ``record``: tensors without memory."""
-    return FakeTensorMode()
+    """A mode to build a model under and to hand to ``record``: tensors without memory.
+
+    Real tensors that meet them (of a data loader, say) become such tensors.
+    """
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 class _Enough(BaseException):
@@ -115,6 +120,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return _value(func, args[0])
         for tensor in tree_iter((args, kwargs)):
             # A constant's own tensor is no request: what is made of it is.
             if isinstance(tensor, torch.Tensor) and func is not torch.ops.aten.lift_fresh.default:
@@ -161,6 +168,21 @@ class Recorder(TorchDispatchMode):
         return self._builder.finish({**steps, **notes})
 
 
+def _value(item: Callable[[torch.Tensor], Any], tensor: torch.Tensor) -> Any:
+    """What ``.item()`` gives: of a fake tensor a constant's value (an optimizer's step), else 0."""
+    try:
+        return item(tensor)
+    except DataDependentOutputException:
+        warnings.warn(
+            "a value of a tensor was asked for: fake tensors have none, 0 is given",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if tensor.dtype == torch.bool:
+        return False
+    return 0.0 if tensor.is_floating_point() else 0
+
+
 def record(
     step: Callable[[], Any],
     *,
@@ -186,7 +208,7 @@ def record(
     """
     if warmup < 0 or steps < 1:
         raise ValueError(f"warmup is {warmup}, steps is {steps}: must be at least 0 and at least 1")
-    mode = FakeTensorMode() if fake is True else fake
+    mode = fake_mode() if fake is True else fake
     with ExitStack() as stack:
         if mode:
             stack.enter_context(mode)
@@ -207,7 +229,7 @@ def recording(*, fake: bool = True, most_steps: int = 0) -> Iterator[Recorder]:
     """
     with ExitStack() as stack:
         if fake:
-            stack.enter_context(FakeTensorMode())
+            stack.enter_context(fake_mode())
         recorder = stack.enter_context(Recorder(most_steps=most_steps))
         stack.enter_context(suppress(_Enough))
         yield recorder
