@@ -10,7 +10,12 @@ file(GLOB core_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/csrc/base/*.cc
                                        ${PROJECT_SOURCE_DIR}/collectives/*.cc)
 add_library(warploom SHARED ${core_sources} csrc/attention/attention.cc csrc/attention/kernels.cc
                             csrc/attention/validate.cc csrc/kv_cache/kv_cache.cc
-                            csrc/kv_cache/validate.cc csrc/perf/perf.cc)
+                            csrc/kv_cache/validate.cc csrc/kv_cache/validate_pages.cc
+                            csrc/kv_cache/slabs.cc
+                            csrc/kv_cache/book.cc csrc/kv_cache/book_memory.cc
+                            csrc/kv_cache/book_write.cc csrc/kv_cache/book_edit.cc
+                            csrc/kv_cache/book_interface.cc
+                            csrc/perf/perf.cc)
 add_library(warploom::warploom ALIAS warploom)
 set_target_properties(warploom PROPERTIES SOVERSION ${WARPLOOM_ABI})
 target_compile_definitions(

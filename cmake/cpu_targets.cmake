@@ -3,12 +3,13 @@ set(cpu_sources csrc/backends/cpu.cc csrc/attention/cpu_table.cc csrc/attention/
                 csrc/attention/cpu_backward.cc csrc/attention/cpu_decode.cc
                 csrc/attention/cpu_pages.cc csrc/attention/cpu_merge.cc csrc/attention/cpu_page_write.cc
                 csrc/kv_cache/cpu_table.cc csrc/kv_cache/cpu_quantize.cc
-                csrc/kv_cache/cpu_shrink.cc csrc/perf/cpu_ceilings.cc)
+                csrc/kv_cache/cpu_shrink.cc csrc/kv_cache/cpu_append.cc
+                csrc/kv_cache/cpu_pages.cc csrc/perf/cpu_ceilings.cc)
 
 # Codes and what they stand for are the same to the bit on every target, with a fused multiply-add
 # or without one.
-set_source_files_properties(csrc/kv_cache/cpu_quantize.cc PROPERTIES COMPILE_OPTIONS
-                                                                     -ffp-contract=off)
+set_source_files_properties(csrc/kv_cache/cpu_quantize.cc csrc/kv_cache/cpu_pages.cc
+                            PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 
 set(cpu_flags -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast)
 if(WARPLOOM_SANITIZE)

@@ -32,6 +32,7 @@ std::string text_of(Function function, Arguments... arguments) {
 
 void bind_attention(pybind11::module_& m);
 void bind_collectives(pybind11::module_& m);
+void bind_kv_book(pybind11::module_& m);
 void bind_kv_cache(pybind11::module_& m);
 void bind_memory(pybind11::module_& m);
 void bind_perf(pybind11::module_& m);

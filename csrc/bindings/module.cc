@@ -51,6 +51,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("emulate", [](bool enable, uint64_t seed) { raise_on_error(wl_emulate(enable, seed)); });
   bind_attention(m);
   bind_collectives(m);
+  bind_kv_book(m);
   bind_kv_cache(m);
   bind_memory(m);
   bind_perf(m);

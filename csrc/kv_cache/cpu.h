@@ -13,6 +13,13 @@ wl_status quantize(const wl_kv_quantize_params& params);
 template <class T>
 wl_status dequantize(const wl_kv_dequantize_params& params);
 wl_status shrink(const wl_kv_shrink_params& params);
+template <class T>
+wl_status append(const wl_kv_append_params& params);
+template <class T>
+wl_status gather(const wl_kv_gather_params& params);
+wl_status quantize_pages(const wl_kv_blocks_params& params);
+wl_status shrink_pages(const wl_kv_blocks_params& params);
+wl_status rotate(const wl_kv_rotate_params& params);
 
 constexpr int levels_of(int bits) { return (1 << bits) - 1; }
 

@@ -8,6 +8,7 @@
 
 #include "base/vec.h"
 #include "kv_cache/cpu.h"
+#include "kv_cache/pages.h"
 
 namespace warploom::kv_cache {
 namespace {
@@ -154,6 +155,33 @@ wl_status shrink(const wl_kv_shrink_params& p) {
     for (int64_t n = first; n < std::min(first + together, p.blocks); ++n) {
       loop(source(n), p.out + place(n) * p.out_stride + from * p.to / 8, codes,
            source(std::min(n + 1, p.blocks - 1)));
+    }
+  });
+  return WL_OK;
+}
+
+// Blocks of tiles that tags find: of any widths, keys and values.
+wl_status shrink_pages(const wl_kv_blocks_params& p) {
+  int threads;
+  WL_RETURN_IF_ERROR(resolve_threads(p.exec.threads, &threads));
+  const wl_kv_pages& pages = p.pages;
+  const auto start_of = [&](int64_t n) {
+    return pages.pool + int64_t{pages.tags[p.blocks[n]] >> 2} * pages.quantum_bytes;
+  };
+  constexpr int64_t kPiece = 1 << 16;
+  const int64_t codes = std::max<int64_t>(pages.page * std::max(pages.d, pages.dv), 1);
+  const int64_t together = std::max<int64_t>(kPiece / codes, 1);
+  parallel_for(threads, (p.count + together - 1) / together, [&](int64_t piece, int) {
+    const int64_t end = std::min((piece + 1) * together, p.count);
+    for (int64_t n = piece * together; n < end; ++n) {
+      int32_t& tag = pages.tags[p.blocks[n]];
+      const Loop loop = width_of(tag) == 4 ? loop_of<4, 2>(WL_KV_TILES)
+                        : p.bits[n] == 4   ? loop_of<8, 4>(WL_KV_TILES)
+                                           : loop_of<8, 2>(WL_KV_TILES);
+      uint8_t* start = start_of(n);
+      loop(start, start, pages.page * (p.blocks[n] % 2 ? pages.dv : pages.d),
+           start_of(std::min(n + 1, p.count - 1)));
+      tag = (tag & ~3) | (p.bits[n] == 4 ? 1 : 0);
     }
   });
   return WL_OK;

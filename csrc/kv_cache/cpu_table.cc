@@ -18,6 +18,16 @@ template <class T>
 constexpr KernelFunction dequantize_entry = &untyped<wl_kv_dequantize_params, &dequantize<T>>;
 template <class>
 constexpr KernelFunction shrink_entry = &untyped<wl_kv_shrink_params, &shrink>;
+template <class T>
+constexpr KernelFunction append_entry = &untyped<wl_kv_append_params, &append<T>>;
+template <class T>
+constexpr KernelFunction gather_entry = &untyped<wl_kv_gather_params, &gather<T>>;
+template <class>
+constexpr KernelFunction quantize_pages_entry = &untyped<wl_kv_blocks_params, &quantize_pages>;
+template <class>
+constexpr KernelFunction shrink_pages_entry = &untyped<wl_kv_blocks_params, &shrink_pages>;
+template <class>
+constexpr KernelFunction rotate_entry = &untyped<wl_kv_rotate_params, &rotate>;
 
 const KernelFunction kFunctions[] = {
 #define KERNEL(name, op, target, dtype, score) \

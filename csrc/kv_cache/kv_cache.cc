@@ -76,6 +76,31 @@ wl_status wl_kv_shrink(const wl_kv_shrink_params* params) {
   return select_and_run("shrink", params->exec, kNoDtype, params);
 }
 
+wl_status wl_kv_append(const wl_kv_append_params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run("append", params->exec, params->dtype, params);
+}
+
+wl_status wl_kv_quantize_pages(const wl_kv_blocks_params* params) {
+  WL_RETURN_IF_ERROR(validate(params, true));
+  return select_and_run("quantize_pages", params->exec, kNoDtype, params);
+}
+
+wl_status wl_kv_shrink_pages(const wl_kv_blocks_params* params) {
+  WL_RETURN_IF_ERROR(validate(params, false));
+  return select_and_run("shrink_pages", params->exec, kNoDtype, params);
+}
+
+wl_status wl_kv_gather(const wl_kv_gather_params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run("gather", params->exec, params->dtype, params);
+}
+
+wl_status wl_kv_rotate(const wl_kv_rotate_params* params) {
+  WL_RETURN_IF_ERROR(validate(params));
+  return select_and_run("rotate", params->exec, kNoDtype, params);
+}
+
 wl_status wl_kv_list_kernels(char* text, size_t capacity, size_t* needed) {
   const auto more = [](Json& json, const Kernel& kernel) {
     json.field("dtype", kernel.dtype == kNoDtype ? "" : kDtypeNames[kernel.dtype]);

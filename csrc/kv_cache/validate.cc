@@ -4,55 +4,15 @@
 #include <vector>
 
 #include "base/saturating.h"
+#include "kv_cache/checks.h"
 
 namespace warploom::kv_cache {
 namespace {
 
-using ll = long long;
-
-// No size and no tensor's reach in bytes is more, so that sums and small multiples stay within 64
-// bits.
-constexpr int64_t kMost = int64_t{1} << 56;
-
-template <class Params>
-wl_status check_head(const Params* params) {
-  if (!params) return fail(WL_INVALID, "params is NULL");
-  if (params->struct_size != sizeof(Params)) {
-    return fail(WL_INVALID, "struct_size is %u: this library's is %zu", params->struct_size,
-                sizeof(Params));
-  }
-  if (params->exec.device < WL_CPU || params->exec.device > WL_HIP) {
-    return fail(WL_INVALID, "device is %d: must be 0 (cpu), 1 (cuda) or 2 (hip)",
-                params->exec.device);
-  }
-  return WL_OK;
-}
-
-wl_status check_size(const char* name, int64_t size) {
-  if (size >= 0 && size <= kMost) return WL_OK;
-  return fail(WL_INVALID, "%s is %lld: must be from 0 to 2^56", name, ll(size));
-}
-
-wl_status check_pointer(const char* name, const void* pointer, bool needed, size_t alignment) {
-  if (needed && !pointer) return fail(WL_INVALID, "%s is NULL", name);
-  if (uintptr_t(pointer) % alignment) {
-    return fail(WL_INVALID, "%s is at %p: must be at a multiple of %zu bytes", name, pointer,
-                alignment);
-  }
-  return WL_OK;
-}
-
-wl_status check_bits(const char* name, int32_t bits) {
-  if (bits == 8 || bits == 4 || bits == 2) return WL_OK;
-  return fail(WL_INVALID, "%s is %d: must be 8, 4 or 2", name, bits);
-}
-
 // Of quantize and dequantize; `rows` may have saturated.
 template <class Params>
 wl_status check_groups(const Params& p, int64_t rows) {
-  if (p.dtype < WL_F32 || p.dtype > WL_BF16) {
-    return fail(WL_INVALID, "dtype is %d: must be 0, 1 or 2", p.dtype);
-  }
+  WL_RETURN_IF_ERROR(check_dtype(p.dtype));
   WL_RETURN_IF_ERROR(check_bits("bits", p.bits));
   WL_RETURN_IF_ERROR(check_size("d", p.d));
   if (p.group <= 0 || p.group % WL_KV_GROUP_MULTIPLE || p.group > kMost) {
@@ -72,8 +32,6 @@ wl_status check_groups(const Params& p, int64_t rows) {
   WL_RETURN_IF_ERROR(check_pointer("min", p.min, any, 2));
   return check_pointer("range", p.range, any, 2);
 }
-
-size_t size_of(int32_t dtype) { return dtype == WL_F32 ? 4 : 2; }
 
 wl_status check_index(const wl_kv_shrink_params& p) {
   for (int64_t n = 0; n < p.blocks; ++n) {

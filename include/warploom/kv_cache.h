@@ -7,6 +7,7 @@
 #define WARPLOOM_KV_CACHE_H
 
 #include "warploom/base.h"
+#include "warploom/kv_pages.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -66,6 +67,69 @@ typedef struct wl_kv_shrink_params {
   const int32_t* index; /* [blocks], all different, 0 to pool - 1; NULL: 0, 1, 2, ... */
 } wl_kv_shrink_params;
 
+/* Writes row (i, j) of k and v to slot slots[i, j] of 16 bit blocks: page * P + offset; -1 skips
+ * it. Values are rounded to bfloat16. A value that is not finite, or not below 2^127 (so that every
+ * group has a grid), is WL_INVALID, which names it, skipped rows among them; nothing is written
+ * then. */
+typedef struct wl_kv_append_params {
+  uint32_t struct_size;
+  wl_exec exec;
+  int32_t dtype; /* of k and v */
+  int64_t n[2];  /* rows */
+  wl_kv_pages pages;
+  wl_strided k, v;      /* [n0, n1, hk, d], [n0, n1, hk, dv]: strides of n0, n1, hk */
+  const int64_t* slots; /* contiguous [n0, n1], all different but for -1 */
+} wl_kv_append_params;
+
+/* Blocks to fewer bits, where they lie: their codes stay at the block's start, what is left of the
+ * block is undefined, and the tag tells the new width. Block (page * hk + head) * 2 + side is of
+ * keys (side 0) or of values (side 1). quantize_pages takes blocks of 16 bits and writes their
+ * grids, shrink_pages those of 8 and 4. quantize_pages: a block that holds an infinity, a NaN or a
+ * group without a grid is WL_INVALID, which names it; that block stays as it was, and others may
+ * have been quantized. */
+typedef struct wl_kv_blocks_params {
+  uint32_t struct_size;
+  wl_exec exec;
+  wl_kv_pages pages;
+  int64_t count;
+  const int32_t* blocks; /* [count], all different */
+  const int32_t* bits;   /* [count]: 8, 4 or 2, less than the block's width */
+} wl_kv_blocks_params;
+
+/* What rows of pages stand for: k[n] and v[n] of slot slots[n], of any width. What rounds beyond
+ * the largest finite number of dtype becomes that number. */
+typedef struct wl_kv_gather_params {
+  uint32_t struct_size;
+  wl_exec exec;
+  int32_t dtype; /* of k and v */
+  int64_t count;
+  wl_kv_pages pages;
+  const int64_t* slots; /* [count] */
+  void* k;              /* contiguous [count, hk, d] */
+  void* v;              /* contiguous [count, hk, dv] */
+} wl_kv_gather_params;
+
+/* Turns pairs of channels of stored keys: (x, y) to (x cos - y sin, y cos + x sin), for the first
+ * 2 * half channels. A 16 bit block is rounded to bfloat16 again; one of codes is quantized anew,
+ * at its width. cos and sin may be any numbers: their product with a key must stay below 2^127. */
+typedef struct wl_kv_rotate_params {
+  uint32_t struct_size;
+  wl_exec exec;
+  wl_kv_pages pages;
+  int64_t count;
+  const int32_t* index; /* [count]: pages, all different */
+  int64_t half;         /* pairs: at most d / 2 */
+  int32_t interleaved;  /* 0: channels i and i + half are a pair; 1: 2 i and 2 i + 1 */
+  const float* cos;     /* [count, P, half], strides of pages and positions below */
+  const float* sin;
+  int64_t page_stride, position_stride;
+} wl_kv_rotate_params;
+
+WL_API wl_status wl_kv_append(const wl_kv_append_params* params);
+WL_API wl_status wl_kv_quantize_pages(const wl_kv_blocks_params* params);
+WL_API wl_status wl_kv_shrink_pages(const wl_kv_blocks_params* params);
+WL_API wl_status wl_kv_gather(const wl_kv_gather_params* params);
+WL_API wl_status wl_kv_rotate(const wl_kv_rotate_params* params);
 WL_API wl_status wl_kv_quantize(const wl_kv_quantize_params* params);
 WL_API wl_status wl_kv_dequantize(const wl_kv_dequantize_params* params);
 WL_API wl_status wl_kv_shrink(const wl_kv_shrink_params* params);

@@ -11,6 +11,7 @@ from warploom.kernels import explain, list_kernels
 
 if TYPE_CHECKING:
     from warploom import reference
+    from warploom.kv_cache import PagedKVCache
     from warploom.ops._execution import check
     from warploom.ops.attention import attention, attention_varlen
     from warploom.ops.attention_pages import attention_pages
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
         kv_validate,
     )
     from warploom.ops.kv_pages import KVPages, kv_tag
+    from warploom.ops.kv_writers import (
+        kv_append,
+        kv_copy_pages,
+        kv_gather,
+        kv_quantize_pages,
+        kv_rotate,
+        kv_shrink_pages,
+    )
     from warploom.ops.merge import merge_states
     from warploom.ops.pages import page_write
 
@@ -31,6 +40,7 @@ __version__ = version()
 __all__ = [
     "DeviceError",
     "KVPages",
+    "PagedKVCache",
     "QuantizedKV",
     "__version__",
     "attention",
@@ -39,10 +49,16 @@ __all__ = [
     "attention_varlen",
     "check",
     "explain",
+    "kv_append",
+    "kv_copy_pages",
     "kv_dequantize",
+    "kv_gather",
     "kv_quantize",
+    "kv_quantize_pages",
+    "kv_rotate",
     "kv_shrink",
     "kv_shrink_blocks",
+    "kv_shrink_pages",
     "kv_tag",
     "kv_validate",
     "list_kernels",
@@ -59,6 +75,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'warploom' has no attribute {name!r}")
     if name == "reference":
         return importlib.import_module("warploom.reference")
+    if name == "PagedKVCache":
+        return importlib.import_module("warploom.kv_cache").PagedKVCache
     ops = importlib.import_module("warploom.ops")
     globals().update({op: getattr(ops, op) for op in ops.__all__})
     return globals()[name]

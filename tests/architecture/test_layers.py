@@ -1,7 +1,8 @@
 """The one-way rule, read from the includes and imports themselves.
 
 include <- csrc/base <- csrc/simt <- csrc/<family>, collectives <- csrc/backends, csrc/bindings
-<- warploom.ops, reference, testing, collectives, memory <- distributed <- methods, integrations
+<- warploom.ops, reference, testing, kv_cache, collectives, memory <- distributed <- methods,
+integrations
 <- cli, perf
 """
 
@@ -26,6 +27,7 @@ PYTHON_LAYERS = {
     "ops": 2,
     "reference": 2,
     "testing": 2,
+    "kv_cache": 2,
     "collectives": 2,
     "memory": 2,
     "distributed": 3,

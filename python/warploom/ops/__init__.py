@@ -20,6 +20,14 @@ from warploom.ops.kv_cache import (
     kv_validate,
 )
 from warploom.ops.kv_pages import KVPages, kv_tag
+from warploom.ops.kv_writers import (
+    kv_append,
+    kv_copy_pages,
+    kv_gather,
+    kv_quantize_pages,
+    kv_rotate,
+    kv_shrink_pages,
+)
 from warploom.ops.merge import merge_states
 from warploom.ops.pages import page_write
 
@@ -31,10 +39,16 @@ __all__ = [
     "attention_pages",
     "attention_varlen",
     "check",
+    "kv_append",
+    "kv_copy_pages",
     "kv_dequantize",
+    "kv_gather",
     "kv_quantize",
+    "kv_quantize_pages",
+    "kv_rotate",
     "kv_shrink",
     "kv_shrink_blocks",
+    "kv_shrink_pages",
     "kv_tag",
     "kv_validate",
     "merge_states",

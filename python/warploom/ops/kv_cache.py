@@ -123,15 +123,26 @@ def kv_shrink_blocks(
     KV_SHRINK_BLOCKS(pool, index, count, bits, to, kernel, check)
 
 
-def kv_validate(t: QuantizedKV) -> None:
+def kv_validate(t: Any) -> None:
     """Checks what was loaded or made elsewhere: shapes, dtypes, devices, and the values of grids.
 
     Every code is valid at its width. min must be finite; range finite and either 0 or at least
-    2**-110.
+    2**-110. Of pages, blocks must lie in the pool and apart from each other; of a cache, its books
+    must agree with its pages.
+
+    Args:
+        t: a QuantizedKV, a KVPages or a PagedKVCache.
 
     Raises:
         ValueError: what is wrong, where, and what it must be.
     """
+    if not isinstance(t, QuantizedKV):
+        if not hasattr(t, "validate"):
+            raise ValueError(
+                f"t is a {type(t).__name__}: must be a QuantizedKV, a KVPages or a PagedKVCache"
+            )
+        t.validate()
+        return
     _consistent(t.codes, t.min, t.range, t.bits, t.group)
     _first_wrong("min", t.min, t.min.isfinite(), "finite")
     right = t.range.isfinite() & ((t.range == 0) | (t.range >= LEAST_RANGE))
