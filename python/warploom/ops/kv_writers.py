@@ -261,6 +261,7 @@ def rows_of(pages: KVPages, k: torch.Tensor, v: torch.Tensor) -> tuple[int, int]
 
 def _append(*arguments: Any) -> None:
     *parts, k, v, slots, kernel, check = _with_options(arguments, 11)
+    KVPages(*parts).check_shapes()
     pages = _append_fake(*parts, k, v, slots)
     where = exec_of(pages.pool, kernel, check)
     n0, n1 = rows_of(pages, k, v)
@@ -274,7 +275,6 @@ def _append(*arguments: Any) -> None:
 def _append_fake(*arguments: Any) -> KVPages:
     parts, (k, v, slots) = arguments[:8], arguments[8:11]
     pages = KVPages(*parts)
-    pages.check_shapes()
     rows_of(pages, k, v)
     dtype_code(k, v=v, like="k")
     indices("slots", slots, tuple(k.shape[:-2]), torch.int64)
@@ -292,6 +292,7 @@ def _with_options(arguments: tuple[Any, ...], needed: int) -> tuple[Any, ...]:
 def _blocks(function: Any) -> Any:
     def run(*arguments: Any) -> None:
         *parts, blocks, bits, kernel, check = _with_options(arguments, 10)
+        KVPages(*parts).check_shapes()
         pages = _blocks_fake(*parts, blocks, bits)
         function(
             *exec_of(pages.pool, kernel, check), 0, 0, *pages.core_arguments(),
@@ -304,7 +305,6 @@ def _blocks(function: Any) -> Any:
 def _blocks_fake(*arguments: Any) -> KVPages:
     parts, (blocks, bits) = arguments[:8], arguments[8:10]
     pages = KVPages(*parts)
-    pages.check_shapes()
     indices("blocks", blocks, (blocks.numel(),))
     indices("bits", bits, (blocks.numel(),))
     same_device(pages.pool, blocks=blocks, bits=bits, like="pool")
@@ -314,6 +314,7 @@ def _blocks_fake(*arguments: Any) -> KVPages:
 def _gather(*arguments: Any) -> _Rows:
     *parts, slots, dtype, kernel, check = _with_options(arguments, 10)
     pages = KVPages(*parts)
+    pages.check_shapes()
     k, v = _gather_fake(*parts, slots, dtype)
     _core.kv_gather(
         *exec_of(pages.pool, kernel, check), 0, 0, *pages.core_arguments(),
@@ -326,7 +327,6 @@ def _gather(*arguments: Any) -> _Rows:
 def _gather_fake(*arguments: Any) -> _Rows:
     parts, (slots, dtype) = arguments[:8], arguments[8:10]
     pages = KVPages(*parts)
-    pages.check_shapes()
     indices("slots", slots, (slots.numel(),), torch.int64)
     same_device(pages.pool, slots=slots, like="pool")
     rows = (slots.numel(), pages.kv_heads)
@@ -338,6 +338,7 @@ def _gather_fake(*arguments: Any) -> _Rows:
 
 def _rotate(*arguments: Any) -> None:
     *parts, index, delta, inv_freq, interleaved, kernel, check = _with_options(arguments, 12)
+    KVPages(*parts).check_shapes()
     pages = _rotate_fake(*parts, index, delta, inv_freq)
     half = inv_freq.numel()
     angles = delta.unsqueeze(-1) * inv_freq.double()
@@ -354,7 +355,6 @@ def _rotate(*arguments: Any) -> None:
 def _rotate_fake(*arguments: Any) -> KVPages:
     parts, (index, delta, inv_freq) = arguments[:8], arguments[8:11]
     pages = KVPages(*parts)
-    pages.check_shapes()
     indices("index", index, (index.numel(),))
     shapes = [(), (index.numel(),), (index.numel(), pages.page_size)]
     if tuple(delta.shape) not in shapes:
