@@ -35,6 +35,7 @@ void bind_collectives(pybind11::module_& m);
 void bind_kv_book(pybind11::module_& m);
 void bind_kv_cache(pybind11::module_& m);
 void bind_memory(pybind11::module_& m);
+void bind_memory_simulation(pybind11::module_& m);
 void bind_perf(pybind11::module_& m);
 
 }  // namespace warploom::bindings

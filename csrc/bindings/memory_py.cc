@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/columns.h"
 
 namespace py = pybind11;
 
@@ -18,40 +19,14 @@ namespace {
 
 constexpr int64_t kMostSteps = 1000;
 
-template <class Element>
-const Element* column(const py::buffer_info& info, int64_t count, const char* name) {
-  if (info.ndim != 1 || info.itemsize != py::ssize_t(sizeof(Element)) || info.size != count ||
-      (count > 1 && info.strides[0] != info.itemsize)) {
-    throw py::value_error(std::string(name) + ": must be a contiguous column of " +
-                          std::to_string(count) + " integers of " +
-                          std::to_string(sizeof(Element)) + " bytes");
-  }
-  return static_cast<const Element*>(info.ptr);
-}
-
-// A column that may be missing.
-template <class Element>
-class Optional {
- public:
-  Optional(const std::optional<py::buffer>& given, int64_t count, const char* name) {
-    if (!given) return;
-    info_ = given->request();
-    data = column<Element>(info_, count, name);
-  }
-  const Element* data = nullptr;
-
- private:
-  py::buffer_info info_;
-};
-
 py::dict memory_plan(const py::buffer& size, const py::buffer& alloc, const py::buffer& free,
                      int64_t alignment, const std::optional<py::buffer>& alignments,
                      const std::optional<py::buffer>& fixed, const std::optional<py::buffer>& group,
                      double seconds, int64_t work, uint64_t seed, int64_t capacity) {
   const py::buffer_info sizes = size.request(), allocs = alloc.request(), frees = free.request();
   const int64_t count = sizes.size;
-  const Optional<int64_t> own(alignments, count, "alignments"), given(fixed, count, "fixed");
-  const Optional<int32_t> groups(group, count, "group");
+  const OptionalColumn<int64_t> own(alignments, count, "alignments"), given(fixed, count, "fixed");
+  const OptionalColumn<int32_t> groups(group, count, "group");
   const wl_memory_problem problem{sizeof problem,
                                   count,
                                   column<int64_t>(sizes, count, "size"),

@@ -54,5 +54,6 @@ PYBIND11_MODULE(_core, m) {
   bind_kv_book(m);
   bind_kv_cache(m);
   bind_memory(m);
+  bind_memory_simulation(m);
   bind_perf(m);
 }

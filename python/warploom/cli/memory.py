@@ -1,4 +1,4 @@
-"""``warploom memory``: record what a training script allocates, plan where it lives, draw it."""
+"""``warploom memory``: record what a script allocates, plan where it lives, draw it, and more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from warploom import memory
+from warploom.cli import memory_simulation
+from warploom.cli.sizes import amount, parse_bytes
 from warploom.memory import Plan, Trace, files, picture
 
 
@@ -21,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_record(actions.add_parser("record", help="a trace of a script or of a known model"))
     _add_plan(actions.add_parser("plan", help="a plan of a trace, with its proven gap"))
     _add_view(actions.add_parser("view", help="a picture of a plan"))
+    memory_simulation.add_simulate(
+        actions.add_parser("simulate", help="what allocators take for a trace; would it fit?")
+    )
+    memory_simulation.add_diff(
+        actions.add_parser("diff", help="what grew from one trace to another, by call site")
+    )
 
 
 def _add_record(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +43,10 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", type=Path, help="a trace of ours, or .csv (id,lower,upper,size)")
+    parser.add_argument("trace", type=Path, help="a trace, memory snapshot, profile or .csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the plan; .csv adds offsets")
     parser.add_argument("--time", type=float, default=10.0, help="seconds at most (default 10)")
-    parser.add_argument("--capacity", type=_bytes, help="bytes that are enough, as 80G")
+    parser.add_argument("--capacity", type=parse_bytes, help="bytes that are enough, as 80G")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--streams",
@@ -56,7 +64,13 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    actions = {"record": _record, "plan": _plan, "view": _view}
+    actions = {
+        "record": _record,
+        "plan": _plan,
+        "view": _view,
+        "simulate": memory_simulation.simulate,
+        "diff": memory_simulation.diff,
+    }
     return actions[arguments.action](arguments)
 
 
@@ -70,7 +84,7 @@ def _record(arguments: argparse.Namespace) -> int:
     else:
         trace = _record_script(arguments)
     memory.save(trace, arguments.out)
-    print(f"{len(trace)} requests, {_amount(trace.peak)} held at most")
+    print(f"{len(trace)} requests, {amount(trace.peak)} held at most")
     print(f"wrote {arguments.out}")
     return 0
 
@@ -139,10 +153,10 @@ def _text(document: dict[str, Any]) -> str:
     gap = document["gap"]
     proof = "proven the smallest" if gap == 0 else f"at most {gap:.3%} above the smallest"
     lines = [
-        f"{document['requests']} requests, held at most {_amount(document['peak'])}, "
+        f"{document['requests']} requests, held at most {amount(document['peak'])}, "
         f"at time {document['peak_time']}",
-        f"plan        {_amount(document['size'])}, {proof}; valid",
-        f"lower bound {_amount(document['lower_bound'])}",
+        f"plan        {amount(document['size'])}, {proof}; valid",
+        f"lower bound {amount(document['lower_bound'])}",
         f"time        {document['seconds']:.3g} s",
     ]
     for arena in document["arenas"]:
@@ -151,10 +165,10 @@ def _text(document: dict[str, Any]) -> str:
             where += f", stream {arena['stream']}"
         last = arena["history"][-1]["strategy"] if arena["history"] else "nothing to plan"
         folded = f", {arena['folded']} of {arena['parts']} parts folded" if arena["folded"] else ""
-        lines.append(f"  {where}: {_amount(arena['size'])} by {last}{folded}")
+        lines.append(f"  {where}: {amount(arena['size'])} by {last}{folded}")
     if any(site for site, _ in document["largest_at_peak"]):
         lines.append("held at the peak, most by:")
-        lines += [f"  {_amount(size)}  {site}" for site, size in document["largest_at_peak"]]
+        lines += [f"  {amount(size)}  {site}" for site, size in document["largest_at_peak"]]
     return "\n".join(lines)
 
 
@@ -163,18 +177,3 @@ def _view(arguments: argparse.Namespace) -> int:
     picture.save(plan, arguments.out)
     print(f"wrote {arguments.out}")
     return 0
-
-
-def _amount(size: float) -> str:
-    for unit, scale in (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
-        if size >= scale:
-            return f"{size / scale:.4f} {unit}"
-    return f"{size:g} bytes"
-
-
-def _bytes(text: str) -> int:
-    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    number, unit = text.rstrip("KMGT"), text[len(text.rstrip("KMGT")) :]
-    if unit not in units:
-        raise ValueError
-    return int(float(number) * units[unit])

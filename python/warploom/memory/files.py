@@ -1,4 +1,4 @@
-"""Traces in files: our own form, and CSV as other planners read it."""
+"""Traces in files: our own form, CSV as other planners read it, and what torch writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from warploom.memory import container
+from warploom.memory import container, profiles, snapshots
 from warploom.memory.trace import COLUMNS, Trace
 
 _DELTA = frozenset({"alloc", "phase"})
@@ -39,14 +39,24 @@ def save(trace: Trace, path: str | Path) -> None:
     container.write(path, "trace", header, columns, _DELTA)
 
 
-def load(path: str | Path) -> Trace:
-    """Reads a trace of ours, or CSV where the name ends so.
+def load(path: str | Path, *, device: str | None = None) -> Trace:
+    """Reads a trace of ours, a torch.cuda memory snapshot, a torch.profiler file (told apart by
+    what they begin with), or CSV where the name ends so.
+
+    Args:
+        device: whose events are read of a snapshot or profile of several, as "cuda:1".
 
     Raises:
         ValueError: the file is another program's, another version's, cut off or damaged, or its
-            requests cannot be.
+            requests cannot be; or a device is given for a file that is of none.
     """
     path = Path(path)
+    if path.suffix != ".csv" and snapshots.is_snapshot(path):
+        return snapshots.read_snapshot(path, device=device)
+    if path.suffix != ".csv" and profiles.is_profile(path):
+        return profiles.read_profile(path, device=device)
+    if device is not None:
+        raise ValueError(f"{path}: device is {device!r}: must be None, the file knows no devices")
     if path.suffix == ".csv":
         return read_csv(path)
     header, columns = container.read(path, "trace")
