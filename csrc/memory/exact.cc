@@ -9,7 +9,7 @@ namespace warploom::memory {
 namespace {
 
 constexpr int64_t kFirstRestart = 4000;          // nodes
-constexpr size_t kMostFailed = size_t(4) << 20;  // states that are remembered
+constexpr size_t kMostFailed = size_t(1) << 20;  // states that are remembered
 constexpr double kTouch = 1.5, kLevel = 4.0;     // of a block that meets a wall of its valley
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 

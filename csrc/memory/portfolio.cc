@@ -18,27 +18,48 @@ constexpr int64_t kMostForExact = 2000;     // blocks
 constexpr int64_t kExactRound = 2'000'000;  // work of a round of exact search, about 0.1 s
 constexpr int64_t kMostWork = 200;          // a block, beyond which a strategy is given up
 
-struct Greedy {
+struct Strategy {
   const char* name;
+  enum Kind { kPlace, kValleys, kGroups } kind;
   Order order;
   Fit fit;
-};
-constexpr Greedy kGreedy[] = {
-    {"size, best fit", Order::size, Fit::best},     {"load, best fit", Order::load, Fit::best},
-    {"length, best fit", Order::length, Fit::best}, {"area, best fit", Order::area, Fit::best},
-    {"size, lowest fit", Order::size, Fit::lowest}, {"load, lowest fit", Order::load, Fit::lowest},
-    {"begin, best fit", Order::begin, Fit::best},
-};
-struct Valleys {
-  const char* name;
   Prefer prefer;
 };
-constexpr Valleys kValleys[] = {{"valleys, length", Prefer::length},
-                                {"valleys, area", Prefer::area},
-                                {"valleys, size", Prefer::size}};
 
-// What is tried once, in this order: places in kGreedy from 0, in kValleys from 100, groups 200.
-constexpr int kSequence[] = {101, 0, 100, 1, 200, 102, 2, 3, 4, 5, 6};
+constexpr Strategy placing(const char* name, Order order, Fit fit) {
+  return {name, Strategy::kPlace, order, fit, {}};
+}
+
+constexpr Strategy valleys(const char* name, Prefer prefer) {
+  return {name, Strategy::kValleys, {}, {}, prefer};
+}
+
+// What is tried once, in this order.
+constexpr Strategy kStrategies[] = {
+    valleys("valleys, area", Prefer::area),
+    placing("size, best fit", Order::size, Fit::best),
+    valleys("valleys, length", Prefer::length),
+    placing("load, best fit", Order::load, Fit::best),
+    {"groups of phases", Strategy::kGroups, {}, {}, {}},
+    valleys("valleys, size", Prefer::size),
+    placing("length, best fit", Order::length, Fit::best),
+    placing("area, best fit", Order::area, Fit::best),
+    placing("size, lowest fit", Order::size, Fit::lowest),
+    placing("load, lowest fit", Order::load, Fit::lowest),
+    placing("begin, best fit", Order::begin, Fit::best),
+};
+
+Offsets run(const Strategy& way, const Problem& problem, int64_t most_work, int64_t& work) {
+  switch (way.kind) {
+    case Strategy::kPlace:
+      return place(problem, ordered(problem, way.order), way.fit, work, most_work);
+    case Strategy::kValleys:
+      return fill_valleys(problem, way.prefer, 2 * kMostWork * problem.count(), work);
+    case Strategy::kGroups:
+      return place_groups(problem, work);
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -66,30 +87,24 @@ const char* PartSolver::round(int64_t goal, int64_t& work) {
   }
   best_ = std::move(offsets);
   height_ = found;
+  if (height_ <= goal) {  // its memory is of no more use
+    for (auto& search : exact_) search.reset();
+    local_.reset();
+  }
   return name;
 }
 
 Offsets PartSolver::attempt(int64_t goal, const char*& name, int64_t& work) {
   const Problem& problem = part_.problem;
-  // The first that does not give up by itself must go through.
-  const int64_t most =
-      best_.empty() ? std::numeric_limits<int64_t>::max() : kMostWork * problem.count();
-  if (size_t(rounds_) < std::size(kSequence)) {
-    const int which = kSequence[rounds_];
-    if (which == 200) {
-      name = "groups of phases";
-      return place_groups(problem, work);
-    }
-    if (which >= 100) {
-      const Valleys& way = kValleys[which - 100];
-      name = way.name;
-      return fill_valleys(problem, way.prefer, 2 * kMostWork * problem.count(), work);
-    }
-    const Greedy& way = kGreedy[which];
+  if (size_t(rounds_) < std::size(kStrategies)) {
+    // The first that can must go through.
+    const int64_t most =
+        best_.empty() ? std::numeric_limits<int64_t>::max() : kMostWork * problem.count();
+    const Strategy& way = kStrategies[rounds_];
     name = way.name;
-    return place(problem, ordered(problem, way.order), way.fit, work, most);
+    return run(way, problem, most, work);
   }
-  const size_t turn = size_t(rounds_) - std::size(kSequence);
+  const size_t turn = size_t(rounds_) - std::size(kStrategies);
   if (may_search_exactly() && turn % 3 < 2) {
     name = "exact search";
     return search_exactly(turn % 3 == 0, goal, work);
@@ -167,7 +182,7 @@ class Planner {
       }
     }
     report(parts, solvers, last);
-    const int most = lossless ? std::numeric_limits<int>::max() : int(std::size(kSequence));
+    const int most = lossless ? std::numeric_limits<int>::max() : int(std::size(kStrategies));
     for (int rounds = 0; best_.height > goal_ && !solvers.empty() && rounds < most; ++rounds) {
       const auto highest = std::max_element(
           solvers.begin(), solvers.end(),

@@ -211,6 +211,7 @@ def test_alignments_and_given_offsets() -> None:
         ({"alignments": [64, 96]}, "alignment of request 1 is 96: must be a multiple of 64"),
         ({"alignments": [64]}, "alignments has shape"),
         ({"time_limit": -1}, "time_limit is -1: must be above 0"),
+        ({"time_limit": None}, "time_limit and work_limit are None"),
         ({"work_limit": 0}, "work_limit is 0: must be above 0"),
     ],
 )

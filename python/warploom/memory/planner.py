@@ -34,7 +34,7 @@ def plan(
     limit of time gave is repeated by its ``work``, if there is one arena.
 
     Args:
-        time_limit: seconds; None: none.
+        time_limit: seconds; None: none, then ``work_limit`` is needed.
         work_limit: units of work in each arena; None: none.
         capacity: bytes that are enough: ends as soon as the plan takes no more.
         seed: of what is random.
@@ -123,6 +123,8 @@ def _check(
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name} is {value}: must be above 0, or None")
+    if time_limit is None and work_limit is None:
+        raise ValueError("time_limit and work_limit are None: one must end the search")
     if fixed is not None and len(arenas) > 1:
         raise ValueError(f"fixed is given: the trace must have one arena, it has {len(arenas)}")
 
