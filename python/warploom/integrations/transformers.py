@@ -5,7 +5,7 @@
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="warploom")
 
 Causal, sliding-window and bidirectional masks, padding at either end, packed sequences, grouped
-heads, soft-capped logits, dynamic and static key/value caches, gradients. Positions that are
+heads, soft-capped logits, dynamic, static and quantized key/value caches, gradients. Positions that are
 padding get a zero output; no other position sees them. What the kernels cannot express (dropout,
 attention weights as an output, biases, sinks, other masks) is refused by name. transformers 4
 makes the masks of encoders itself, as matrices: there only decoders run.
@@ -19,6 +19,7 @@ import torch
 
 import warploom
 from warploom.integrations.transformers_masks import MaskPlan, Segment, plan_mask
+from warploom.integrations.transformers_pages import PagedStates
 from warploom.mask import causal, full, window
 
 NAME = "warploom"
@@ -74,14 +75,17 @@ def attention_forward(
         NotImplementedError: something asked for cannot be expressed; its name is said.
     """
     refuse(NAME, dropout, others)
+    shape = (query.shape[0], query.shape[2], key.shape[2])
+    plan = _plan(module, shape, attention_mask, is_causal, sliding_window)
+    options = {"scale": scaling, "softcap": softcap}
+    if isinstance(key, PagedStates):
+        return key.attend(query.transpose(1, 2), plan, options), None
     q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    plan = _plan(module, q, k, attention_mask, is_causal, sliding_window)
     if others.get("cu_seq_lens_q") is not None and len(plan.segments) < 2:
         raise NotImplementedError(
             "cu_seq_lens_q without position_ids that restart at each sequence: pass position_ids"
         )
-    out = _attend(q, k, v, plan, {"scale": scaling, "softcap": softcap})
-    return out, None
+    return _attend(q, k, v, plan, options), None
 
 
 def refuse(implementation: str, dropout: float, others: dict[str, Any]) -> None:
@@ -97,13 +101,11 @@ def refuse(implementation: str, dropout: float, others: dict[str, Any]) -> None:
 
 def _plan(
     module: torch.nn.Module,
-    q: torch.Tensor,
-    k: torch.Tensor,
+    shape: tuple[int, int, int],
     attention_mask: torch.Tensor | None,
     is_causal: bool | None,
     sliding_window: int | None,
 ) -> MaskPlan:
-    shape = (q.shape[0], q.shape[1], k.shape[1])
     if isinstance(attention_mask, MaskPlan):
         if attention_mask.shape_bqk != shape:
             raise ValueError(
