@@ -1,4 +1,5 @@
-"""``warploom demo``: a real language model on warploom's attention, whole or cut over processes."""
+"""``warploom demo``: a real language model on warploom's attention: whole, on quantized caches, or
+cut over processes."""
 
 from __future__ import annotations
 
@@ -26,10 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--new-tokens", type=int, default=24, help="tokens to generate after them (default 24)"
     )
     llm.add_argument("--rounds", type=int, default=2, help="timed runs of each (default 2)")
+    kv = names.add_parser("kv", help="quantized caches under equal budgets, beside 16 bits")
+    kv.add_argument("--tokens", type=int, default=4096, help="tokens to read (default 4096)")
+    kv.add_argument(
+        "--new-tokens", type=int, default=24, help="tokens to generate after them (default 24)"
+    )
     ring = names.add_parser("ring", help="a text cut over processes, beside one process")
     ring.add_argument("--tokens", type=int, default=2048, help="tokens to read (default 2048)")
     ring.add_argument("--ranks", type=int, default=4, help="processes (default 4)")
-    for name, default in (("llm", "auto"), ("ring", "float32")):
+    for name, default in (("llm", "auto"), ("kv", "auto"), ("ring", "float32")):
         demo = names.choices[name]
         demo.add_argument(
             "--dtype",
@@ -44,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    missing = [package for module, package in _NEEDED.items() if not _found(module)]
+    needed = {**_NEEDED, "scipy": "scipy"} if arguments.name == "kv" else _NEEDED
+    missing = [package for module, package in needed.items() if not _found(module)]
     if missing:
         lines = [f"  pip install {package}" for package in missing]
         print("\n".join(["the demo needs:", *lines]), file=sys.stderr)
@@ -55,6 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
         return demo_ring.run(
             tokens=arguments.tokens,
             ranks=arguments.ranks,
+            dtype=arguments.dtype,
+            out=arguments.out,
+        )
+    if arguments.name == "kv":
+        from warploom.cli import demo_kv
+
+        return demo_kv.run(
+            tokens=arguments.tokens,
+            new_tokens=arguments.new_tokens,
             dtype=arguments.dtype,
             out=arguments.out,
         )
