@@ -1,10 +1,12 @@
-"""What the cache needs of its pages, by whole tensors: one page is an object, attention is a matrix.
+"""What the cache needs of its pages, by whole tensors: a page is an object, attention a matrix.
 
 The formulas are those of the format, by the ops that quantize and shrink; nothing here knows of
 pools, tags or kernels.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 
@@ -55,7 +57,7 @@ class Page:
 
 
 class PlainStore:
-    made: list[PlainStore] = []  # every one, for tests to look at
+    made: ClassVar[list[PlainStore]] = []  # every one, for tests to look at
 
     def __init__(self, layout, budget, bits, device):
         self.layout, self.budget = layout, budget

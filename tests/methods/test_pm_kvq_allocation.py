@@ -22,14 +22,17 @@ TOKENS = 200
 
 def cost(layers):
     return sum(
-        COST[n][kind][WIDTHS.index(w)] for n, pair in enumerate(layers) for kind, w in enumerate(pair)
+        COST[n][kind][WIDTHS.index(w)]
+        for n, pair in enumerate(layers)
+        for kind, w in enumerate(pair)
     )
 
 
 def test_the_least_cost_of_all_that_fit():
     pairs = list(itertools.product(WIDTHS, repeat=2))
     everything = [
-        (LAYOUT.nbytes(TOKENS, layers), cost(layers)) for layers in itertools.product(pairs, repeat=3)
+        (LAYOUT.nbytes(TOKENS, layers), cost(layers))
+        for layers in itertools.product(pairs, repeat=3)
     ]
     least, most = min(everything)[0], max(everything)[0]
     for budget in range(least, most + 1, (most - least) // 37):
@@ -115,7 +118,7 @@ def test_layouts_of_configurations():
     )
     layout = Layout.of(config, window=7)
     assert (layout.sizes, layout.window) == ((5, 2, 16), 7)
-    with pytest.raises(NotImplementedError, match="layer 0 of .* is sliding_attention"):
+    with pytest.raises(NotImplementedError, match=r"layer 0 of .* is sliding_attention"):
         Layout.of(transformers.Gemma2Config(num_hidden_layers=2))
     with pytest.raises(ValueError, match="head_dim is 40: must be a positive multiple of 16"):
         Layout(layers=1, kv_heads=1, head_dim=40)

@@ -5,12 +5,12 @@ import torch
 
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from warploom.methods import pm_kvq
-from warploom.methods.pm_kvq import cache as cache_module
-from warploom.methods.pm_kvq.layout import Layout
+from warploom.methods import pm_kvq  # noqa: E402
+from warploom.methods.pm_kvq import cache as cache_module  # noqa: E402
+from warploom.methods.pm_kvq.layout import Layout  # noqa: E402
 
-from .kv_models import make, token_ids
-from .plain_store import PlainStore
+from .kv_models import make, token_ids  # noqa: E402
+from .plain_store import PlainStore  # noqa: E402
 
 SMALL = {"window": 16, "page_size": 16}
 LAYOUT = Layout(2, 2, 16, page_size=16, sink=1, window=16)
@@ -155,7 +155,9 @@ def test_more_than_was_allocated_is_refused_before_anything_is_stored():
     past = pm_kvq.Cache(model.config, widths)
     logits(model, token_ids(1, 180), [180], past)
     size = past.nbytes()
-    with pytest.raises(ValueError, match="a sequence of 200 positions: this cache takes at most 192"):
+    with pytest.raises(
+        ValueError, match="a sequence of 200 positions: this cache takes at most 192"
+    ):
         logits(model, token_ids(1, 20), [20], past)
     assert past.nbytes() == size
     with pytest.raises(ValueError, match="the batch has 2 rows: the widths were allocated for 1"):
@@ -229,14 +231,16 @@ def test_what_cannot_be_is_refused_by_name():
         cache(model, [8, 3])
     with pytest.raises(ValueError, match="precision is 'quick'"):
         cache(model, precision="quick")
-    with pytest.raises(NotImplementedError, match="layer 0 of .* is sliding_attention"):
+    with pytest.raises(NotImplementedError, match=r"layer 0 of .* is sliding_attention"):
         pm_kvq.Cache(transformers.Gemma2Config(num_hidden_layers=2), 8)
     _, widths = allocated(middle)
     with pytest.raises(ValueError, match="window is 64: must be 16"):
         pm_kvq.Cache(model.config, widths, window=64)
     with pytest.raises(ValueError, match="max_tokens is 193: must be at most 192"):
         pm_kvq.Cache(model.config, widths, max_tokens=193)
-    with pytest.raises(ValueError, match=r"widths are for .* \(2, 2, 16\), the model has \(3, 2, 16"):
+    with pytest.raises(
+        ValueError, match=r"widths are for .* \(2, 2, 16\), the model has \(3, 2, 16"
+    ):
         pm_kvq.Cache(make(num_hidden_layers=3).config, widths)
 
 
@@ -246,7 +250,8 @@ def test_padding_that_changes_is_refused():
     mask = torch.ones(2, 30, dtype=torch.int64)
     logits(model, ids[:, :20], [20], past, mask)
     mask[1, :4] = 0
-    with pytest.raises(ValueError, match="row 1 counts 16 positions .* the cache holds 20"), (
-        torch.no_grad()
+    with (
+        pytest.raises(ValueError, match=r"row 1 counts 16 positions .* the cache holds 20"),
+        torch.no_grad(),
     ):
         model(ids[:, 20:], attention_mask=mask, past_key_values=past)

@@ -7,11 +7,11 @@ import torch
 
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from warploom.methods import pm_kvq
-from warploom.methods.pm_kvq.layout import KEYS, Layout
-from warploom.methods.pm_kvq.quantization import as_stored
+from warploom.methods import pm_kvq  # noqa: E402
+from warploom.methods.pm_kvq.layout import KEYS, Layout  # noqa: E402
+from warploom.methods.pm_kvq.quantization import as_stored  # noqa: E402
 
-from .kv_models import make, token_ids
+from .kv_models import make, token_ids  # noqa: E402
 
 TEXTS = [token_ids(80), token_ids(2, 64, seed=2)]
 

@@ -5,13 +5,13 @@ import torch
 
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from warploom.methods import pm_kvq
-from warploom.methods.pm_kvq import cache as cache_module
-from warploom.methods.pm_kvq.layout import Layout
-from warploom.methods.pm_kvq.store import PagedStore
+from warploom.methods import pm_kvq  # noqa: E402
+from warploom.methods.pm_kvq import cache as cache_module  # noqa: E402
+from warploom.methods.pm_kvq.layout import Layout  # noqa: E402
+from warploom.methods.pm_kvq.store import PagedStore  # noqa: E402
 
-from .kv_models import make, token_ids
-from .plain_store import PlainStore
+from .kv_models import make, token_ids  # noqa: E402
+from .plain_store import PlainStore  # noqa: E402
 
 SMALL = {"window": 16, "page_size": 16}
 

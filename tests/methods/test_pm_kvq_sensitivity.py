@@ -5,13 +5,13 @@ import torch
 
 transformers = pytest.importorskip("transformers", minversion="5")
 
-from warploom.methods import pm_kvq
-from warploom.methods.pm_kvq import calibration
-from warploom.methods.pm_kvq.layout import WIDTHS, Layout
-from warploom.methods.pm_kvq.quantization import as_stored
-from warploom.methods.pm_kvq.sensitivity import attend_apart
+from warploom.methods import pm_kvq  # noqa: E402
+from warploom.methods.pm_kvq import calibration  # noqa: E402
+from warploom.methods.pm_kvq.layout import WIDTHS, Layout  # noqa: E402
+from warploom.methods.pm_kvq.quantization import as_stored  # noqa: E402
+from warploom.methods.pm_kvq.sensitivity import attend_apart  # noqa: E402
 
-from .kv_models import make, token_ids
+from .kv_models import make, token_ids  # noqa: E402
 
 LAYOUT = Layout(layers=2, kv_heads=2, head_dim=16, page_size=16, sink=1, window=16)
 
@@ -59,9 +59,7 @@ def test_costs_are_those_of_far_pairs(per_channel, measure):
     model, ids = make(), token_ids(2, 96)
     profile = pm_kvq.sensitivity(model, [ids], 3, layout, measure)
     positions = 3 * torch.arange(96)[None]
-    stored, leaves = gradients_of_far_pairs(
-        model, ids, positions, layout, measure == "squared"
-    )
+    stored, leaves = gradients_of_far_pairs(model, ids, positions, layout, measure == "squared")
     for layer in range(2):
         for kind in range(2):
             x, gradient = stored[layer][kind].detach(), leaves[layer][kind].grad

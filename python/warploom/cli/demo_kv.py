@@ -23,7 +23,7 @@ from warploom.cli.demo_model import HEAD_ROWS, MODEL, TEXT, Progress, dtype_name
 WIDTHS = (8, 4, 2)
 _PIECE = 256  # tokens read at a time
 _WARM = 512  # first tokens, which are not scored: no cache has shrunk yet
-_CALIBRATION = (4, 768)  # texts, tokens each: from beyond the text that is read
+_CALIBRATION = (3, 1024)  # texts, tokens each: from beyond the text that is read
 _AFTER = 8192  # where they begin
 _TIMED = 8  # steps between looks at the clock
 
@@ -64,7 +64,7 @@ def run(*, tokens: int, new_tokens: int, dtype: str, out: Path) -> int:
         raise ValueError(f"--tokens {tokens}: must be {2 * _WARM} to {limit - new_tokens}")
     ids, texts = _texts(tokenizer, tokens)
     say(f"calibrating: sensitivity of every layer's keys and values, {len(texts)} texts")
-    profile = pm_kvq.sensitivity(model, texts)
+    profile = pm_kvq.sensitivity(model, texts, position_scale=-(-tokens // _CALIBRATION[1]))
     methods = _methods(model.config, profile, tokens + new_tokens)
     results: dict[str, Outcome] = {}
     exact: list[torch.Tensor] = []
@@ -173,4 +173,3 @@ def _decode(model: Any, cache: Any, token: torch.Tensor, new_tokens: int) -> flo
             rates.append(((step - 1) % _TIMED + 1) / (now - begin))
             begin = now
     return max(rates)
-

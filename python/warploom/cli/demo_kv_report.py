@@ -29,7 +29,9 @@ def table(summary: dict[str, Any]) -> str:
             f"{found['last']:>14.4f}{_change(found, base, 'last'):>9}"
             f"{found['divergence']:>12.5f}{found['decode_rate']:>8.1f} t/s"
         )
-    over = [n for n, found in methods.items() if found["budget"] and found["peak"] > found["budget"]]
+    over = [
+        n for n, found in methods.items() if found["budget"] and found["peak"] > found["budget"]
+    ]
     if over:
         lines += ["", f"above the budget at their peak: {', '.join(over)}"]
     return "\n".join(lines)
@@ -61,9 +63,9 @@ def plot(path: Path, summary: dict[str, Any]) -> None:
             image = _widths(axis, summary, name, row)
             axis.set_title(f"{name}: bits of {kind}", fontsize=9)
     if image is not None:
-        figure.colorbar(image, ax=figure.axes[1:], ticks=[1, 2, 3, 4], shrink=0.6).ax.set_yticklabels(
-            ["2", "4", "8", "16"]
-        )
+        figure.colorbar(
+            image, ax=figure.axes[1:], ticks=[1, 2, 3, 4], shrink=0.6
+        ).ax.set_yticklabels(["2", "4", "8", "16"])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from warploom.perf.case import Case, Context
     from warploom.perf.measure import Row
 
-FAMILIES = ("attention", "collectives", "memory")
+FAMILIES = ("attention", "kv_cache", "collectives", "memory")
 _BUSY = 0.5  # others' load for each core, above which that is said
 
 

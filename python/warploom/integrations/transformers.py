@@ -5,10 +5,10 @@
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="warploom")
 
 Causal, sliding-window and bidirectional masks, padding at either end, packed sequences, grouped
-heads, soft-capped logits, dynamic, static and quantized key/value caches, gradients. Positions that are
-padding get a zero output; no other position sees them. What the kernels cannot express (dropout,
-attention weights as an output, biases, sinks, other masks) is refused by name. transformers 4
-makes the masks of encoders itself, as matrices: there only decoders run.
+heads, soft-capped logits, dynamic, static and quantized key/value caches, gradients. Positions that
+are padding get a zero output; no other position sees them. What the kernels cannot express
+(dropout, attention weights as an output, biases, sinks, other masks) is refused by name.
+transformers 4 makes the masks of encoders itself, as matrices: there only decoders run.
 """
 
 from __future__ import annotations

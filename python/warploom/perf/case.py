@@ -21,6 +21,7 @@ class Metric(Enum):
     BYTES = ("GB/s", 1e9)
     CALLS = ("kcalls/s", 1e3)
     REQUESTS = ("krequests/s", 1e3)
+    KEYS = ("Mkeys/s", 1e6)  # positions attended to
 
     @property
     def unit(self) -> str:

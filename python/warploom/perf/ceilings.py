@@ -55,6 +55,13 @@ def read_bandwidth(context: Context) -> Contender:
     return _cuda_copy("copy bandwidth", context)
 
 
+def copy_bandwidth(context: Context) -> Contender:
+    """Bytes read plus bytes written, from memory to memory."""
+    if not context.on_cuda:
+        return _native("copy bandwidth", "copy", context)
+    return _cuda_copy("copy bandwidth", context)
+
+
 def _cuda_copy(name: str, context: Context) -> Contender:
     count = 2**20 if context.quick else 2**30
 
@@ -95,5 +102,5 @@ def everything(context: Context) -> list[tuple[Contender, Metric]]:
     listed = [(contender, Metric.FLOPS) for contender in rates]
     listed.append((read_bandwidth(context), Metric.BYTES))
     if not context.on_cuda:
-        listed.append((_native("copy bandwidth", "copy", context), Metric.BYTES))
+        listed.append((copy_bandwidth(context), Metric.BYTES))
     return listed

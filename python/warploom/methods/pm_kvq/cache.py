@@ -13,7 +13,7 @@ from transformers.cache_utils import CacheLayerMixin
 import warploom
 from warploom.integrations.transformers_masks import MaskPlan
 from warploom.integrations.transformers_pages import PagedStates
-from warploom.methods.pm_kvq.allocation import Widths, halvings
+from warploom.methods.pm_kvq.allocation import Widths
 from warploom.methods.pm_kvq.layout import WIDTHS, Layout
 from warploom.methods.pm_kvq.rows import Rows, rows_of
 from warploom.methods.pm_kvq.shrinking import Shrinking
@@ -146,9 +146,10 @@ class Cache(TransformersCache):  # type: ignore[misc]
             return self._attend_group(layer, group.rows, q, k, v, group.begins, options)
         out = q.new_zeros(q.shape)
         for group in self._rows.groups:
-            part = (t[group.rows, group.q0 : group.q1] for t in (q, k, v))
-            out[group.rows, group.q0 : group.q1] = self._attend_group(
-                layer, group.rows, *part, group.begins, options
+            new = slice(group.q0, group.q1)
+            queries, keys, values = (t[group.rows, new] for t in (q, k, v))
+            out[group.rows, new] = self._attend_group(
+                layer, group.rows, queries, keys, values, group.begins, options
             )
         return out
 
@@ -175,12 +176,13 @@ class Cache(TransformersCache):  # type: ignore[misc]
         if q.shape[1] <= max(1, self.layout.window):
             self._append(layer, sequences, k, v)
             if q.shape[1] > 1 and not any(begins):
-                return _dense(q, k, v, options)
+                alone: torch.Tensor = _dense(q, k, v, options)
+                return alone
             return self._store.attend(layer, q, sequences, self.precision, options)
         if any(begins):
-            past = self._store.attend_past(layer, q, sequences, self.precision, options)
-            now = _dense(q, k, v, {**options, "return_lse": True})
-            o, _ = warploom.merge_states(*zip(past, now, strict=True))
+            past, past_lse = self._store.attend_past(layer, q, sequences, self.precision, options)
+            now, now_lse = _dense(q, k, v, {**options, "return_lse": True})
+            o, _ = warploom.merge_states([past, now], [past_lse, now_lse])
         else:
             o = _dense(q, k, v, options)
         self._append(layer, sequences, k, v)
@@ -249,7 +251,8 @@ class Cache(TransformersCache):  # type: ignore[misc]
         assert self._store is not None
         while True:
             try:
-                return self._store.append(layer, sequences, k, v)
+                self._store.append(layer, sequences, k, v)
+                return
             except MemoryError:  # free bytes that do not lie together
                 if self._shrinking is None or not self._shrinking.halve(self._sequences):
                     raise
@@ -335,9 +338,7 @@ class PagedLayer(CacheLayerMixin):  # type: ignore[misc]
     prefetch = offload
 
 
-def _dense(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: dict[str, Any]
-) -> Any:
+def _dense(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: dict[str, Any]) -> Any:
     return warploom.attention(q, k, v, mask=warploom.mask.causal(), **options)
 
 

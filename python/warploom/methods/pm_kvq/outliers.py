@@ -16,7 +16,7 @@ from warploom.methods.pm_kvq.projections import attention_layers
 
 
 class KeyOutlier(NamedTuple):
-    """A key/value head whose largest key bias is ``ratio`` times the rms of the rest of its keys."""
+    """A key/value head whose largest key bias is ``ratio`` times the rms of its keys without."""
 
     layer: int
     head: int

@@ -14,7 +14,7 @@ import warploom
 from warploom.methods.pm_kvq.layout import KEYS, VALUES, WIDTHS, Layout
 from warploom.methods.pm_kvq.quantization import as_stored
 
-Costs = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+Costs = tuple[tuple[tuple[float, ...], ...], ...]
 MEASURES = ("squared", "absolute")
 
 
@@ -116,8 +116,8 @@ class _Far:
         self.stored[layer] = (k.detach(), v.detach())
         moves = torch.zeros_like(k), torch.zeros_like(v)
         self.moved[layer] = moves
-        far = (x + move.requires_grad_() for x, move in zip((k, v), moves, strict=True))
-        return attend_apart(q, (k, v), tuple(far), self.window, scale)
+        far = k + moves[0].requires_grad_(), v + moves[1].requires_grad_()
+        return attend_apart(q, (k, v), far, self.window, scale)
 
 
 def attend_apart(
@@ -127,14 +127,14 @@ def attend_apart(
     window: int,
     scale: float,
 ) -> torch.Tensor:
-    """Causal attention to the newest ``window`` of the keys and values ``near``, before to ``far``."""
+    """Causal attention to the newest ``window`` keys and values of ``near``, before to ``far``."""
     away = max(window, 1)  # a query is nearer to itself than any window
     options: dict[str, Any] = {"scale": scale, "return_lse": True}
-    o, lse = warploom.attention(q, *near, mask=warploom.mask.window(away - 1, 0), **options)
-    before = (x[:, :-away] for x in far)
-    past, past_lse = warploom.attention(
-        q[:, away:], *before, mask=warploom.mask.causal(), **options
-    )
+    k, v = near
+    o, lse = warploom.attention(q, k, v, mask=warploom.mask.window(away - 1, 0), **options)
+    k, v = (x[:, :-away] for x in far)
+    late = q[:, away:]
+    past, past_lse = warploom.attention(late, k, v, mask=warploom.mask.causal(), **options)
     both, _ = warploom.merge_states([o[:, away:], past], [lse[:, :, away:], past_lse])
     return torch.cat([o[:, :away], both], 1)
 
@@ -150,7 +150,7 @@ def _backward(model: Any, ids: torch.Tensor, positions: torch.Tensor, drawn: boo
     loss = torch.nn.functional.cross_entropy(predicted, labels, reduction="sum")
     if not torch.isfinite(loss):
         raise ValueError(f"the loss of a text is {loss.item()}: must be finite")
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 def _cost(

@@ -48,11 +48,11 @@ class PagedStore:
         self.shrink = self._pages.shrink
 
     def nbytes(self) -> int:
-        return self._pages.nbytes()
+        return int(self._pages.nbytes())
 
     def free_bytes(self) -> int:
         """Of the budget; the allocation's own may lie apart."""
-        return self._budget - self._pages.nbytes()
+        return self._budget - self.nbytes()
 
     def attend(
         self,
@@ -74,7 +74,7 @@ class PagedStore:
         precision: str,
         options: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of positions to come to all that are stored: o ``[b, s, h, d]``, lse ``[b, h, s]``."""
+        """Attention of positions to come to all that are stored: ``[b, s, h, d]``, lse."""
         shortest = min(self.length(layer, sequence) for sequence in sequences)
         options = {**options, "mask": warploom.mask.full(), "return_lse": True}
         parts = [
