@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from warploom.methods.pm_kvq.allocation import Halving, allocate, halvings
+from warploom.methods.pm_kvq.allocation import Halving, allocate
 from warploom.methods.pm_kvq.layout import WIDTHS, Layout
 from warploom.methods.pm_kvq.sensitivity import Profile
 
@@ -101,14 +101,6 @@ def test_the_way_there_halves_step_by_step_and_cheapest_first():
     # A step is late only because the one before it on the same codes was dear.
     dear = [p for p, most in zip(prices, running, strict=True) if p < most]
     assert dear == [0.5]  # layer 1's keys from 4 to 2, after 5.75 a bit from 8 to 4
-
-
-def test_without_a_profile_every_width_in_turn():
-    assert halvings([(4, 8), (16, 2)]) == (
-        Halving(0, 1, 8), Halving(1, 1, 8), Halving(0, 0, 8),
-        Halving(1, 1, 4), Halving(0, 0, 4),
-        Halving(1, 1, 2),
-    )  # fmt: skip
 
 
 def test_layouts_of_configurations():

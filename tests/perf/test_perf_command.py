@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 import torch
 
 from warploom.cli import main, perf
-from warploom.perf import attention, collectives
+from warploom.perf import attention, collectives, kv_cache
 from warploom.perf.case import Figure
 from warploom.perf.measure import judge_figure
 
@@ -67,6 +67,19 @@ def test_a_figure_is_judged_by_its_bound():
         "goal": "peak memory at most 2 GB", "kind": "figure", "value": 1.5, "met": True
     }  # fmt: skip
     assert judge_figure(Figure("size", 3.0, at_most=2.0))["met"] is False
+
+
+def test_a_quick_run_of_the_quantized_cache(tmp_path, capsys):
+    """Every kind of case; peers that are not installed are noted."""
+    kinds = ["decode_16_8k", "decode_4_fast_8k", "decode_2_fast_channels", "decode_8_exact_short"]
+    kinds += ["shrink_8_4", "step_4_8k", "ggml_q8_0_8k"]
+    words = ["perf", "kv_cache", "--quick", "--threads", "1", "--budget", "1"]
+    words += ["--cases", ",".join(kinds), "--json", str(tmp_path / "rows.jsonl")]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(row["case"] for row in rows if row["case"] != "ceilings") == sorted(kinds)
+    assert all(row["rate"] > 0 for row in rows if row["case"] != "ceilings")
+    assert set(kinds) <= {case.name for case in kv_cache.cases("cpu")}
 
 
 def test_a_quick_run_of_processes(tmp_path, capsys):

@@ -28,8 +28,7 @@ class Widths:
         order: the halvings from 16 bits to there, in the order in which the budget is to force
             them.
         layout: the cache they are for.
-        budget_bytes: what the cache may take in all; None: no budget, nothing shrinks before
-            it must.
+        budget_bytes: what the cache may take in all.
         max_tokens: positions a sequence that fit. batch: how many sequences.
     """
 
@@ -132,24 +131,15 @@ def _solve(costs: list[list[float]], spent: list[int], room: int) -> list[int]:
     return picked
 
 
-def halvings(
-    layers: Sequence[tuple[int, int]], profile: Profile | None = None
-) -> tuple[Halving, ...]:
-    """The way from 16 bits to widths: of halvings that can be next, the cheapest a byte first.
-
-    Without a profile, all to 8 before any to 4, and values before keys.
-    """
+def halvings(layers: Sequence[tuple[int, int]], profile: Profile) -> tuple[Halving, ...]:
+    """The way from 16 bits to widths: of halvings that can be next, the cheapest a byte first."""
     waiting = []
     for layer, pair in enumerate(layers):
         for kind, final in enumerate(pair):
-            price, before = 0.0, 16
+            cost, price, before = profile.cost[layer][kind], 0.0, 16
             for to in (w for w in WIDTHS if final <= w < 16):
-                if profile is None:
-                    price, tie = float(-to), -kind
-                else:
-                    cost = profile.cost[layer][kind]
-                    more = cost[WIDTHS.index(to)] - cost[WIDTHS.index(before)]
-                    price, tie = max(price, more / (before - to)), 0
-                waiting.append((price, -to, tie, Halving(layer, kind, to)))
+                more = cost[WIDTHS.index(to)] - cost[WIDTHS.index(before)]
+                price = max(price, more / (before - to))  # never before the halving it follows
+                waiting.append((price, -to, Halving(layer, kind, to)))
                 before = to
     return tuple(entry[-1] for entry in sorted(waiting))
