@@ -26,6 +26,8 @@ _WARM = 512  # first tokens, which are not scored: no cache has shrunk yet
 _CALIBRATION = (3, 1024)  # texts, tokens each: from beyond the text that is read
 _AFTER = 8192  # where they begin
 _TIMED = 8  # steps between looks at the clock
+# Sink and window of ours take as many bytes as the window alone of a KIVI-style cache.
+_WINDOW, _KIVI_WINDOW = 64, 128
 
 
 class Method(NamedTuple):
@@ -64,7 +66,8 @@ def run(*, tokens: int, new_tokens: int, dtype: str, out: Path) -> int:
         raise ValueError(f"--tokens {tokens}: must be {2 * _WARM} to {limit - new_tokens}")
     ids, texts = _texts(tokenizer, tokens)
     say(f"calibrating: sensitivity of every layer's keys and values, {len(texts)} texts")
-    profile = pm_kvq.sensitivity(model, texts, position_scale=-(-tokens // _CALIBRATION[1]))
+    layout = pm_kvq.Layout.of(model.config, window=_WINDOW)
+    profile = pm_kvq.sensitivity(model, texts, -(-tokens // _CALIBRATION[1]), layout)
     methods = _methods(model.config, profile, tokens + new_tokens)
     results: dict[str, Outcome] = {}
     exact: list[torch.Tensor] = []
@@ -117,8 +120,10 @@ def _methods(config: Any, profile: Any, longest: int) -> list[Method]:
     for width in WIDTHS:
         budget = profile.layout.uniform_nbytes(longest, width)
         methods += [
-            Method(f"uniform {width}", budget, kept(width, keys_per_channel=False)),
-            Method(f"KIVI-style {width}", budget, kept(width, sink=0)),
+            Method(
+                f"uniform {width}", budget, kept(width, window=_WINDOW, keys_per_channel=False)
+            ),
+            Method(f"KIVI-style {width}", budget, kept(width, sink=0, window=_KIVI_WINDOW)),
         ]
         if (peer := quanto(config, width)) is not None:
             methods.append(Method(f"quanto {width}", budget, peer))
