@@ -92,8 +92,7 @@ class PlainStore:
     def set_bits(self, layer, bits):
         self.bits[layer] = list(bits)
 
-    def shrink(self, layer, sequence, bits, pages, shared):
-        assert shared
+    def shrink(self, layer, sequence, bits, pages):
         assert set(pages) <= set(self.layout.body(self.length(layer, sequence)))
         self.shrunk.append((layer, sequence, bits, pages))
         for at in pages:

@@ -120,9 +120,7 @@ def _methods(config: Any, profile: Any, longest: int) -> list[Method]:
     for width in WIDTHS:
         budget = profile.layout.uniform_nbytes(longest, width)
         methods += [
-            Method(
-                f"uniform {width}", budget, kept(width, window=_WINDOW, keys_per_channel=False)
-            ),
+            Method(f"uniform {width}", budget, kept(width, window=_WINDOW, keys_per_channel=False)),
             Method(f"KIVI-style {width}", budget, kept(width, sink=0, window=_KIVI_WINDOW)),
         ]
         if (peer := quanto(config, width)) is not None:

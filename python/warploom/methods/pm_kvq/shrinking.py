@@ -14,12 +14,10 @@ _PAGES = 4  # of each sequence, that halve at a time
 class Store(Protocol):
     """What is needed of a paged cache."""
 
-    def length(self, layer: int, sequence: int) -> int: ...
+    def length(self, layer: int, sequence: int, /) -> int: ...
     def free_bytes(self) -> int: ...
-    def set_bits(self, layer: int, bits: tuple[int, int]) -> None: ...
-    def shrink(
-        self, layer: int, sequence: int, bits: tuple[int, int], pages: range, shared: bool
-    ) -> Any: ...
+    def set_bits(self, layer: int, bits: tuple[int, int], /) -> None: ...
+    def shrink(self, layer: int, sequence: int, bits: tuple[int, int], pages: range, /) -> Any: ...
 
 
 class Shrinking:
@@ -56,7 +54,7 @@ class Shrinking:
             body = self._layout.body(self._store.length(layer, sequence))
             pages = body[self._done : self._done + _PAGES]
             if pages:
-                self._store.shrink(layer, sequence, bits, pages, shared=True)
+                self._store.shrink(layer, sequence, bits, pages)
             last = max(last, len(body))
         self._done += _PAGES
         if self._done >= last:
