@@ -15,6 +15,19 @@ using simt::Launcher;
 
 inline constexpr int kStrip = 16;
 
+template <class T>
+inline constexpr float kLargest = 0x1.fffffep127f;
+template <>
+inline constexpr float kLargest<simt::f16> = 65504;
+template <>
+inline constexpr float kLargest<simt::bf16> = 0x1.fep127f;
+
+// What would round beyond the largest number of T becomes that number.
+template <class T>
+SIMT_DEVICE float within(float x) {
+  return simt::max(simt::min(x, kLargest<T>), -kLargest<T>);
+}
+
 // Words that lie side by side: as one where `vector` says that they are aligned to their size.
 template <int N>
 SIMT_DEVICE simt::vec<uint32_t, N> load_words(global<const uint32_t> p, int64_t i, bool vector) {

@@ -5,13 +5,6 @@
 
 namespace warploom::kv_cache::gpu {
 
-template <class T>
-inline constexpr float largest = 0x1.fffffep127f;
-template <>
-inline constexpr float largest<simt::f16> = 65504;
-template <>
-inline constexpr float largest<simt::bf16> = 0x1.fep127f;
-
 template <class M, class T, int bits>
 struct dequantize_kernel {
   using machine = M;
@@ -38,7 +31,7 @@ struct dequantize_kernel {
     SIMT_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       const float value = simt::product(float(code_of<bits>(words, i)), step) + lowest;
-      values[i] = simt::max(simt::min(value, largest<T>), -largest<T>);
+      values[i] = within<T>(value);
     }
     store_strip(a.x + strip * kStrip, values, a.vector);
   }

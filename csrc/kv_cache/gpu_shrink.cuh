@@ -1,12 +1,7 @@
-// Codes at fewer bits: a thread makes four words of the result at a time. Bound by the bytes read
-// and written.
-//
-// In place, one block of threads takes a block of codes from its start to its end. What it writes
-// in a turn lies where it has read before: a result of up to n bytes comes from the first 2 n or
-// more.
+// Codes of a pool's blocks, or of rows, at fewer bits. Bound by the bytes read and written.
 #pragma once
 
-#include "kv_cache/gpu_codes.cuh"
+#include "kv_cache/gpu_halve.cuh"
 
 namespace warploom::kv_cache::gpu {
 
@@ -26,7 +21,7 @@ struct shrink_kernel {
   static constexpr const char* name = "kv_shrink";
   static constexpr int threads = 256, min_blocks = 1;
   static constexpr bool all_resident = false;
-  static constexpr int ratio = bits / to, run_words = 4, turn = threads * run_words;
+  static constexpr int ratio = bits / to, turn = threads * kRunWords;
 
   SIMT_DEVICE static void run(const params& a) {
     const int64_t n = simt::block_x() / a.pieces, piece = simt::block_x() % a.pieces;
@@ -37,50 +32,7 @@ struct shrink_kernel {
     }
     const auto codes = a.codes + block * a.stride;
     const auto out = a.out + block * a.out_stride;
-    for (int64_t start = piece * turn; start < a.words; start += a.pieces * turn) {
-      const int64_t word = start + simt::thread_index() * run_words;
-      uint64_t from[run_words][ratio];  // by word of the result
-      SIMT_UNROLL
-      for (int part = 0; part < ratio; ++part) {
-        // Tiles: line after line, 16 words apart. Rows: the words of one row follow each other.
-        const int64_t at =
-            tiles ? (word / 16 * ratio + part) * 16 + word % 16 : word * ratio + part * run_words;
-        const int64_t left = word < a.words ? (a.words - word) * ratio - part * run_words : 0;
-        const auto words = load_some(codes, at, tiles ? left > 0 ? run_words : 0 : left, a.vector);
-        SIMT_UNROLL
-        for (int i = 0; i < run_words; ++i) {
-          if constexpr (tiles) {
-            from[i][part] = words[i];
-          } else {
-            from[(part * run_words + i) / ratio][(part * run_words + i) % ratio] = words[i];
-          }
-        }
-      }
-      simt::vec<uint32_t, run_words> result;
-      SIMT_UNROLL
-      for (int i = 0; i < run_words; ++i) result[i] = uint32_t(join<bits, to>(from[i]));
-      simt::sync_block();  // everybody has read what is now overwritten
-      if (word + run_words <= a.words) {
-        store_words(out, word, result, a.vector);
-      } else {
-        SIMT_UNROLL
-        for (int i = 0; i < run_words; ++i) {
-          if (word + i < a.words) simt::store(out, word + i, result[i]);
-        }
-      }
-    }
-  }
-
-  // Four words, of which `count` are there.
-  SIMT_DEVICE static simt::vec<uint32_t, run_words> load_some(global<const uint32_t> p, int64_t i,
-                                                              int64_t count, bool vector) {
-    if (count >= run_words) return load_words<run_words>(p, i, vector);
-    simt::vec<uint32_t, run_words> words{};
-    SIMT_UNROLL
-    for (int n = 0; n < run_words; ++n) {
-      if (n < count) words[n] = simt::load(p, i + n);
-    }
-    return words;
+    halve<bits, to, tiles, threads>(codes, out, a.words, piece, a.pieces, a.vector);
   }
 };
 

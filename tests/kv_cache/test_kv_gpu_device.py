@@ -46,3 +46,19 @@ def test_the_device_of_the_tensors_runs_without_a_name():
     found = wl.kv_shrink(wl.kv_quantize(x.to(DEVICE), 8, 64), 2)
     for a, b in zip(found[:3], expected[:3], strict=True):
         assert kv_gpu_checks.same_bits(a, b)
+
+
+@each_target
+@pytest.mark.parametrize("keys_per_channel", [False, True])
+def test_pages_become_the_cpu_s(kind, keys_per_channel):
+    kv_gpu_checks.pages_become_the_cpu_s(kind, DEVICE, keys_per_channel)
+
+
+@each_target
+def test_rows_are_appended_as_the_cpu_does(kind):
+    kv_gpu_checks.rows_are_appended_as_the_cpu_does(kind, DEVICE)
+
+
+@each_target
+def test_bad_rows_and_blocks_are_told_and_left_alone(kind):
+    kv_gpu_checks.bad_rows_and_blocks_are_told_and_left_alone(kind, DEVICE)

@@ -19,8 +19,9 @@ def test_every_op_has_kernels_for_both_lane_counts():
     """Where the emulator was built, whole."""
     listed = {k.name for k in wl.list_kernels() if k.device != "cpu"}
     for target in ("sm_80", "gfx90a"):
-        assert f"kv_shrink_{target}" in listed
-        for op in ("quantize", "dequantize"):
+        for op in ("shrink", "quantize_pages", "shrink_pages", "rotate"):
+            assert f"kv_{op}_{target}" in listed
+        for op in ("quantize", "dequantize", "append", "gather"):
             assert {f"kv_{op}_{dtype}_{target}" for dtype in ("f32", "f16", "bf16")} <= listed
 
 
@@ -84,3 +85,22 @@ def test_blocks_apart_from_their_result(gpu):
     assert torch.equal(out, expected)
     assert not torch.equal(out[3], torch.full_like(out[3], 7))
     assert (out[0] == 7).all()
+
+
+@each_target
+@pytest.mark.parametrize("keys_per_channel", [False, True])
+def test_pages_become_the_cpu_s(gpu, keys_per_channel):
+    with running(gpu):
+        kv_gpu_checks.pages_become_the_cpu_s(gpu, "cpu", keys_per_channel)
+
+
+@each_target
+def test_rows_are_appended_as_the_cpu_does(gpu):
+    with running(gpu):
+        kv_gpu_checks.rows_are_appended_as_the_cpu_does(gpu, "cpu")
+
+
+@each_target
+def test_bad_rows_and_blocks_are_told_and_left_alone(gpu):
+    with running(gpu):
+        kv_gpu_checks.bad_rows_and_blocks_are_told_and_left_alone(gpu, "cpu")
