@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "base/threads.h"
+#include "kv_cache/format.h"
 #include "warploom/kv_cache.h"
 
 namespace warploom::kv_cache {
@@ -20,7 +21,5 @@ wl_status gather(const wl_kv_gather_params& params);
 wl_status quantize_pages(const wl_kv_blocks_params& params);
 wl_status shrink_pages(const wl_kv_blocks_params& params);
 wl_status rotate(const wl_kv_rotate_params& params);
-
-constexpr int levels_of(int bits) { return (1 << bits) - 1; }
 
 }  // namespace warploom::kv_cache

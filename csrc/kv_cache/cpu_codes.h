@@ -4,48 +4,17 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/vec_half.h"
+#include "kv_cache/format.h"
 
 namespace warploom::kv_cache {
 
 inline constexpr int kRun = 256;  // codes that are packed at once
-inline constexpr float kLeastRange =
-    0x1p-110f;  // the step of any width, and its inverse, are normal
 
 typedef uint8_t Codes __attribute__((vector_size(kLanes)));
-
-struct Grid {
-  uint16_t min, range;  // bfloat16
-  float lowest, inverse_step;
-  bool finite;
-};
-
-// To bfloat16, downwards.
-inline uint32_t round_down(float x) {
-  const uint32_t u = std::bit_cast<uint32_t>(x);
-  return x < 0 ? (u + 0xffffu) & 0xffff0000u : u & 0xffff0000u;
-}
-
-// To bfloat16, upwards; x is not negative.
-inline uint32_t round_up(float x) { return (std::bit_cast<uint32_t>(x) + 0xffffu) & 0xffff0000u; }
-
-// The smallest grid in bfloat16 that holds every value of a group.
-inline Grid grid_of(float least, float most, int levels) {
-  const uint32_t min = round_down(least + 0.0f);  // of two zeros, the positive one
-  const float lowest = std::bit_cast<float>(min);
-  const float width = most - lowest;
-  uint32_t range = round_up(width);
-  if (width > 0 && width < kLeastRange) range = std::bit_cast<uint32_t>(kLeastRange);
-  const float wide = std::bit_cast<float>(range);
-  const bool finite = std::isfinite(lowest) && std::isfinite(wide);
-  return {uint16_t(min >> 16), uint16_t(range >> 16), lowest, wide > 0 ? float(levels) / wide : 0,
-          finite};
-}
 
 template <class T>
 Grid grid_of(const T* x, int64_t group, int levels) {
@@ -68,9 +37,6 @@ Grid grid_of(const T* x, int64_t group, int levels) {
   grid.finite = grid.finite && !any;
   return grid;
 }
-
-// Adding it rounds to the nearest integer, ties to even, and leaves that in the low bits.
-inline constexpr float kRounder = 0x1.8p23f;
 
 template <class T>
 void encode_lanes(const T* x, Floats lowest, Floats inverse, uint8_t* codes) {

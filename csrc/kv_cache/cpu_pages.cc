@@ -1,6 +1,7 @@
 // Blocks of pages to codes, and back to values.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 
 #include "base/scratch.h"

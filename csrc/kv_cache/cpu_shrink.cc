@@ -1,8 +1,4 @@
-// Rewrites codes to a lower width: q' = round(q / 17) from 8 bits to 4, round(q / 5) from 4 to 2.
-//
-// Adds, shifts and masks on all bytes of a word at once. With n = q + 8, n / 17 rounded down is
-// (n - n / 16) / 16 for every n below 272, and n / 16 is q / 16 plus the bit that 8 carries into.
-// Likewise n = q + 2 and (n - n / 4) / 4 on half bytes. In the order written no byte overflows.
+// Rewrites codes to a lower width, by the formulas of kv_cache/format.h on vectors.
 #include <algorithm>
 #include <cstring>
 
@@ -13,42 +9,8 @@
 namespace warploom::kv_cache {
 namespace {
 
-// Every byte of a word; in words of 64 bits too.
-constexpr uint64_t all_bytes(uint8_t x) { return x * uint64_t{0x0101010101010101}; }
-
 typedef uint64_t Doubles __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t HalfWords __attribute__((vector_size(2 * kLanes)));
-
-// In the high half of each byte: round(q / 17). The low half is rubbish.
-inline Doubles round_17(Doubles q) {
-  const Doubles carried = ((q >> 4) & all_bytes(0x0f)) + ((q >> 3) & all_bytes(0x01));
-  return q - carried + all_bytes(8);
-}
-
-// In the upper two bits of each half byte: round(q / 5). The lower two are rubbish.
-inline Doubles round_5(Doubles q) {
-  const Doubles carried = ((q >> 2) & all_bytes(0x33)) + ((q >> 1) & all_bytes(0x11));
-  return q - carried + all_bytes(0x22);
-}
-
-// Lines a and b become one: a's codes in the low bits of each byte, b's in the high ones.
-inline Doubles join_4(Doubles a, Doubles b) {
-  return ((round_17(a) >> 4) & all_bytes(0x0f)) | (round_17(b) & all_bytes(0xf0));
-}
-inline Doubles join_2(Doubles a, Doubles b) {
-  const Doubles u = round_5(a), v = round_5(b);
-  return ((u >> 2) & all_bytes(0x03)) | ((u >> 4) & all_bytes(0x0c)) |
-         ((v << 2) & all_bytes(0x30)) | (v & all_bytes(0xc0));
-}
-
-template <int bits, int to>
-inline Doubles join(const Doubles* lines) {
-  if constexpr (bits == 8 && to == 2) {
-    return join_2(join_4(lines[0], lines[1]), join_4(lines[2], lines[3]));
-  } else {
-    return to == 4 ? join_4(lines[0], lines[1]) : join_2(lines[0], lines[1]);
-  }
-}
 
 // A vector's even words and its odd ones: the two that neighbours in a row become.
 inline Doubles load_doubles(const uint8_t* p) {

@@ -1,4 +1,4 @@
-// The format's formulas (docs/kv_cache_format.md) as kernels compute them. None of them has a
+// The format's formulas (docs/kv_cache_format.md), for hosts and kernels alike. None of them has a
 // sum of a product: compilers might fuse it, and codes are the same to the bit everywhere.
 #pragma once
 

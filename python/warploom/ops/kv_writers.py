@@ -38,7 +38,9 @@ def kv_append(
 
     Raises:
         ValueError: an argument is wrong, a block is not of 16 bits, or k or v holds an infinity, a
-            NaN, or a value of 2**127 or more (skipped rows among them); nothing is written.
+            NaN, or a value of 2**127 or more (skipped rows among them); nothing is written. On a
+            GPU the next call or :func:`warploom.check` raises DeviceError instead, and what is
+            wrong, a head's row of k or of v, is not written.
     """
     KV_APPEND(*pages_parts(pages), k, v, slots, kernel, check)
 
@@ -53,7 +55,7 @@ def kv_quantize_pages(
     """Blocks of 16 bits to 8, 4 or 2 where they lie: writes codes, grids and tags.
 
     A block's codes begin where it did; what is left of it is undefined and free for others. Codes
-    are the same to the bit as those of :func:`warploom.kv_quantize`, on every CPU target.
+    are the same to the bit as those of :func:`warploom.kv_quantize`, on every target.
 
     Args:
         pages: what is written.
@@ -64,7 +66,8 @@ def kv_quantize_pages(
     Raises:
         ValueError: an argument is wrong; nothing is written. Or a block holds an infinity, a NaN or
             a group beyond bfloat16, which :func:`kv_append` never wrote: the message names it; it
-            stays as it was, while others may have been quantized.
+            stays as it was, while others may have been quantized. On a GPU the next call or
+            :func:`warploom.check` raises DeviceError instead, for either.
     """
     KV_QUANTIZE_PAGES(*pages_parts(pages), blocks, _each(bits, blocks), kernel, check)
 
