@@ -130,7 +130,7 @@ test-sanitized: build $(VENV)/.test
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 WARPLOOM_LIBRARY_PATH="$(CURDIR)/build/asan/lib" \
 	  $(bin)/python -m pytest tests/attention/test_gpu_emulated.py \
-	  tests/kv_cache/test_kv_gpu_emulated.py \
+	  tests/attention/test_gpu_pages_emulated.py tests/kv_cache/test_kv_gpu_emulated.py \
 	  -k "bf16_d64 or f32 or merge_bf16 or page_write_bf16 or test_kv_gpu_emulated" $(PYTEST_FLAGS)
 
 # Compiles every kernel; spilled registers fail the build, but for head dim 256.
