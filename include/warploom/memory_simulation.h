@@ -81,8 +81,8 @@ typedef struct wl_memory_simulation {
   uint32_t struct_size;
   wl_memory_moment reserved_peak;  /* the first moment of most bytes reserved */
   wl_memory_moment allocated_peak; /* likewise of bytes allocated */
-  wl_memory_moment worst; /* of those at which memory was taken from the device, that at which most
-                           * bytes were reserved and not allocated */
+  wl_memory_moment worst; /* of those at which a request took memory from the device, that at which
+                           * most bytes were reserved and not allocated; zeros if there is none */
   wl_memory_moment last;
   int64_t requested_peak; /* most bytes asked for and held at a time */
   int64_t segments_peak;  /* most pieces of the device's memory (with expandable segments: ranges of

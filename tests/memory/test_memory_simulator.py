@@ -323,6 +323,7 @@ def test_planned_is_the_plan_and_what_has_no_place_in_it() -> None:
     assert (result.reserved_peak, result.in_plan, result.conflicts) == (6 * MIB, 3, 0)
     assert result.allocated_peak == 5 * MIB
     assert result.fragmentation == pytest.approx(1 / 6)
+    assert result.worst == (0, 0, 0)  # no request took more
 
     # Another trace: x is new, of 12 MiB, and goes to the caching allocator.
     other = trace_of(
@@ -330,6 +331,7 @@ def test_planned_is_the_plan_and_what_has_no_place_in_it() -> None:
     )
     result = memory.simulate(other, policy="planned", plan=plan)
     assert (result.reserved_peak, result.in_plan, result.conflicts) == (18 * MIB, 3, 0)
+    assert result.worst == (1, 18 * MIB, 15 * MIB)  # a's 3 and x's 12
     # In a third a lives longer, when c comes: c's place is taken, and a segment of 20 MiB is.
     late = trace_of(("a", 3 * MIB), ("b", 2 * MIB), ("c", 3 * MIB), "a", "b", "c")
     result = memory.simulate(late, policy="planned", plan=plan)

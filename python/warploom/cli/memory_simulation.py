@@ -113,6 +113,8 @@ def _table(trace: Trace, results: list[Simulation | None], arguments: argparse.N
     for result in results:
         if result and str(result.options) not in ("", "expandable_segments:True"):
             lines.append(f"{result.policy} with {result.options}")
+        elif result and result.policy == "caching+options" and not arguments.options:
+            lines.append(f"{result.policy}: none of the settings tried is better than the defaults")
         if result and result.policy == "planned" and result.conflicts:
             lines.append(f"{result.conflicts} requests found their place in the plan taken")
     lines += [

@@ -49,7 +49,7 @@ class Moment(NamedTuple):
 
     time: int
     reserved: int  # bytes taken from the device
-    allocated: int  # bytes of blocks in use, with what rounding added
+    allocated: int  # bytes of blocks in use: in a plan those asked for, else with their rounding
 
     @property
     def fragmentation(self) -> float:
@@ -66,8 +66,8 @@ class Simulation:
         at_peak: the first moment of most bytes reserved.
         allocated_peak: most bytes of blocks in use at a time, with what rounding added.
         requested_peak: most bytes asked for and held at a time.
-        worst: of the moments at which memory was taken from the device, that at which most of it
-            was reserved and not in use.
+        worst: of the moments at which memory was taken from the device for a request, that at
+            which most of it was reserved and not in use; zeros if there was none.
         last: when the simulation ended.
         segments: most pieces of the device's memory at a time; with expandable segments, ranges of
             addresses.
