@@ -43,6 +43,10 @@ wl_status Book::shrink(int64_t layer, int64_t id, const int32_t* bits,
       }
     }
   }
+  // New pages lie below older ones: the other way round, memory is mostly read upwards.
+  for (auto* list : {&quantize_, &quantize_bits_, &shrink_, &shrink_bits_}) {
+    std::reverse(list->begin(), list->end());
+  }
   return WL_OK;
 }
 
