@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from warploom import memory
+from warploom.cli import main
 from warploom.memory.simulator import FREE_REQUESTED
 from warploom.memory.snapshots import read_snapshot
 
@@ -238,3 +239,11 @@ def test_devices_of_files_that_know_none(tmp_path: Path) -> None:
     memory.save(memory.Trace([1], [0], [1]), path)
     with pytest.raises(ValueError, match="the file knows no devices"):
         memory.load(path, device="cuda:0")
+
+
+def test_commands_take_the_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write(tmp_path / "a.pickle", HISTORY, [entry("alloc", 0x100, 3 * MIB)]))
+    assert main(["memory", "plan", path, "--device", "cuda:1", "--time", "1"]) == 0
+    assert "1 requests, held at most 3.0000 MiB" in capsys.readouterr().out
+    assert main(["memory", "plan", path]) == 2
+    assert "must be one of cuda:0, cuda:1" in capsys.readouterr().err

@@ -45,6 +45,7 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", type=Path, help="a trace, memory snapshot, profile or .csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the plan; .csv adds offsets")
+    parser.add_argument("--device", help="of a snapshot or profile of several, as cuda:1")
     parser.add_argument("--time", type=float, default=10.0, help="seconds at most (default 10)")
     parser.add_argument("--capacity", type=parse_bytes, help="bytes that are enough, as 80G")
     parser.add_argument("--seed", type=int, default=0)
@@ -61,6 +62,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("trace", type=Path, help="the trace that it is for")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="as plan.png")
+    parser.add_argument("--device", help="of a snapshot or profile of several, as cuda:1")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,7 +109,7 @@ def _record_script(arguments: argparse.Namespace) -> Trace:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    trace = memory.load(arguments.trace)
+    trace = memory.load(arguments.trace, device=arguments.device)
     plan = memory.plan(
         trace,
         time_limit=arguments.time,
@@ -173,7 +175,7 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _view(arguments: argparse.Namespace) -> int:
-    plan = Plan.load(arguments.plan, memory.load(arguments.trace))
+    plan = Plan.load(arguments.plan, memory.load(arguments.trace, device=arguments.device))
     picture.save(plan, arguments.out)
     print(f"wrote {arguments.out}")
     return 0
