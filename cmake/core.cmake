@@ -43,3 +43,11 @@ if(WARPLOOM_BUILD_TESTS)
   set_target_properties(collectives_test PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
   add_test(NAME collectives_test COMMAND collectives_test)
 endif()
+
+# The C interface of the planner of memory, likewise.
+if(WARPLOOM_BUILD_TESTS)
+  add_executable(memory_test tests/memory/interface_test.cc)
+  target_link_libraries(memory_test PRIVATE warploom warploom_options)
+  set_target_properties(memory_test PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
+  add_test(NAME memory_test COMMAND memory_test)
+endif()
