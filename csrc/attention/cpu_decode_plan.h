@@ -36,8 +36,8 @@ struct DecodePlan {
 inline constexpr int64_t kPieceRows = 32;
 // Bytes of queries and sums that a piece keeps in a core's own cache.
 inline constexpr int64_t kPieceState = 256 << 10;
-// Bytes of keys and values of a piece: some tens of microseconds of reading.
-inline constexpr int64_t kPieceBytes = 512 << 10;
+// Bytes of keys and values of a piece: about a hundred microseconds of reading.
+inline constexpr int64_t kPieceBytes = 2 << 20;
 // A piece reads this many times the bytes of its partial result, or more.
 inline constexpr int64_t kPieceWorth = 32;
 

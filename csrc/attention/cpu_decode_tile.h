@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "attention/plan.h"
+#include "attention/cpu_decode_rows.h"
 #include "base/vec_half.h"
 
 namespace warploom::attention {
@@ -126,60 +126,56 @@ inline Floats sum_lanes(Floats* sums) {
   return sums[0];
 }
 
+// A tile of scores takes two keys of several heads, which lie side by side, or more keys where
+// there are too few heads: the order of memory, with every query word it loads used twice or more.
 template <int rows>
-inline constexpr int kTileKeys = kDecodeSums / (rows == 3 ? 4 : rows);
+inline constexpr int kPaddedRows = rows == 3 ? 4 : rows;
+template <int rows>
+inline constexpr int kMostTileHeads = kDecodeSums / kPaddedRows<rows> / 2;
+template <int rows, int heads = 1>
+inline constexpr int kTileKeys = kDecodeSums / kPaddedRows<rows> / heads;
 
-// Reads the rows of a block into the caches, in the order of memory and in two streams, with
-// nothing else in between: the tiles' own order (head after head, or several rows at once) leaves
-// most of the bandwidth unused, and so do prefetch instructions spread through their arithmetic.
-template <class T>
-[[gnu::noinline]] void fetch(const T* const* rows, int64_t keys, int64_t heads,
-                             const wl_strided& cache, int64_t d) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  const bool whole_rows = cache.stride[2] == d;
-  const int64_t spans = whole_rows ? 1 : heads, span = whole_rows ? heads * d : d;
-  const auto touch = [](const T* p) { (void)*reinterpret_cast<const volatile char*>(p); };
-  const int64_t half = (keys + 1) / 2;
-  for (int64_t n = 0; n < spans; ++n) {
-    for (int64_t j = 0; j < half; ++j) {
-      const T* first = rows[j] + n * cache.stride[2];
-      const T* second = rows[std::min(j + half, keys - 1)] + n * cache.stride[2];
-      for (int64_t c = 0; c < span; c += kLine) {
-        touch(first + c);
-        touch(second + c);
-      }
-    }
-  }
-}
-
-// A stack of rows, one after another for every kv head.
+// Rows of a tile, one after another for every kv head.
 template <class T>
 struct Stack {
   T* data;
   int64_t row, head;  // elements from one row, and from one head, to the next
 };
 
-// scores[head][row][key] = <q[head][row], k[key][head]> for kTileKeys keys of every head. All heads
-// of a key come before the next keys: that is their order in memory. Out of line: inlined, GCC runs
-// out of address registers.
-template <class T, int rows>
-[[gnu::noinline]] void score_tile(Stack<const QueryWord<T>> q, int64_t d, const T* const* k,
-                                  int64_t k_head, int64_t heads, Stack<float> scores) {
-  constexpr int keys = kTileKeys<rows>, step = kQueryStep<T>;
-  for (int64_t head = 0; head < heads; ++head) {
+// scores[head][row][key] = <q[head][row], k[key][head]> for the keys of a tile and all heads, a
+// multiple of `heads`. A head's queries are packed: a vector of each row, then the next of each.
+// Out of line: inlined, GCC runs out of address registers.
+template <class T, int rows, int heads>
+[[gnu::noinline]] void score_tile(const QueryWord<T>* q, int64_t q_head, int64_t d,
+                                  const T* const* k, int64_t k_head, int64_t all_heads,
+                                  Stack<float> scores, Ahead<T>* ahead) {
+  constexpr int keys = kTileKeys<rows, heads>, step = kQueryStep<T>;
+  constexpr int kHeadSums = kPaddedRows<rows> * keys;
+  for (int64_t head = 0; head < all_heads; head += heads) {
     Floats sums[kDecodeSums] = {};
-    const auto add = [&](int64_t c, const auto& load_key) {
-      decltype(load(q.data)) query[rows];
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) {
-        query[r] = load(q.data + head * q.head + r * q.row + c / (step / kLanes));
-      }
+    const QueryWord<T>* query_at[heads];
+    const T* key_at[heads][keys];
+#pragma GCC unroll 8
+    for (int h = 0; h < heads; ++h) {
+      query_at[h] = q + (head + h) * q_head;
 #pragma GCC unroll 16
-      for (int j = 0; j < keys; ++j) {
-        const auto key = load_key(k[j] + head * k_head + c);
+      for (int j = 0; j < keys; ++j) key_at[h][j] = k[j] + (head + h) * k_head;
+    }
+    const auto add = [&](int64_t c, const auto& load_key) {
+#pragma GCC unroll 8
+      for (int h = 0; h < heads; ++h) {
+        decltype(load(q)) query[rows];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; ++r) {
-          sums[r * keys + j] = multiply_add(query[r], key, sums[r * keys + j]);
+        for (int r = 0; r < rows; ++r) query[r] = load(query_at[h] + r * kLanes);
+        query_at[h] += rows * kLanes;
+#pragma GCC unroll 16
+        for (int j = 0; j < keys; ++j) {
+          const auto key = load_key(key_at[h][j] + c);
+#pragma GCC unroll 4
+          for (int r = 0; r < rows; ++r) {
+            Floats& sum = sums[h * kHeadSums + r * keys + j];
+            sum = multiply_add(query[r], key, sum);
+          }
         }
       }
     };
@@ -189,11 +185,15 @@ template <class T, int rows>
     float totals[kDecodeSums];
 #pragma GCC unroll 4
     for (int n = 0; n < kDecodeSums; n += kLanes) store(totals + n, sum_lanes(sums + n));
+#pragma GCC unroll 8
+    for (int h = 0; h < heads; ++h) {
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      std::memcpy(scores.data + head * scores.head + r * scores.row, totals + r * keys,
-                  keys * sizeof(float));
+      for (int r = 0; r < rows; ++r) {
+        std::memcpy(scores.data + (head + h) * scores.head + r * scores.row,
+                    totals + h * kHeadSums + r * keys, keys * sizeof(float));
+      }
     }
+    if (ahead) ahead->used(heads * keys * d * int64_t(sizeof(T)));
   }
 }
 
@@ -233,17 +233,22 @@ inline void restore_order([[maybe_unused]] float* sums, [[maybe_unused]] int64_t
 
 // o[row] = rescale[row] * o[row] + sum over keys of weight[row][key] * v[key], for `vectors`
 // vectors of the value dimension; in a partial tile only `count` elements are there to read.
-// rescale may be nullptr: 1.
+// rescale may be nullptr: 1. Sums of a row are one after another, and so are the rows.
 template <class T, int rows, int vectors, bool partial>
-inline void value_tile(const Weight<T>* weights, const float* rescale, const T* const* v,
-                       int64_t v_offset, Range keys, float* o, int64_t o_row, int count) {
+[[gnu::always_inline]] inline void value_tile(const Weight<T>* weights, const float* rescale,
+                                              const T* const* v, int64_t v_offset, Range keys,
+                                              float* o, int count) {
   Floats sums[rows][vectors];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < vectors; ++n) {
-      const Floats before = load(o + r * o_row + n * kLanes);
-      sums[r][n] = rescale ? before * broadcast(rescale[r]) : before;
+    for (int n = 0; n < vectors; ++n) sums[r][n] = load(o + (r * vectors + n) * kLanes);
+  }
+  if (rescale) {
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < vectors; ++n) sums[r][n] *= broadcast(rescale[r]);
     }
   }
   const auto add = [&](const auto* value, const auto& weight) {
@@ -291,29 +296,66 @@ inline void value_tile(const Weight<T>* weights, const float* rescale, const T* 
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < vectors; ++n) store(o + r * o_row + n * kLanes, sums[r][n]);
+    for (int n = 0; n < vectors; ++n) store(o + (r * vectors + n) * kLanes, sums[r][n]);
   }
 }
 
-// The same for the whole value dimension. Out of line as score_tile is.
-template <class T, int rows>
-[[gnu::noinline]] void value_rows(const Weight<T>* weights, const float* rescale, const T* const* v,
-                                  int64_t v_offset, Range keys, float* o, int64_t o_row,
-                                  int64_t dv) {
-  constexpr int64_t kTile = kTileVectors * kLanes, kUnit = kUnitVectors<T> * kLanes;
+// Calls tile(c, width, std::bool_constant<partial>) for the tiles of a value of dv elements.
+template <class T, class Call>
+inline void value_tiles(int64_t dv, const Call& tile) {
+  constexpr int kTile = kTileVectors, kUnit = kUnitVectors<T>;
   int64_t c = 0;
-  for (; c + kTile <= dv; c += kTile) {
-    value_tile<T, rows, kTileVectors, false>(weights, rescale, v, v_offset + c, keys, o + c, o_row,
-                                             0);
+  for (; c + kTile * kLanes <= dv; c += kTile * kLanes) {
+    tile(c, std::integral_constant<int, kTile>(), std::false_type());
   }
-  for (; c + kUnit <= dv; c += kUnit) {
-    value_tile<T, rows, kUnitVectors<T>, false>(weights, rescale, v, v_offset + c, keys, o + c,
-                                                o_row, 0);
+  for (; c + kUnit * kLanes <= dv; c += kUnit * kLanes) {
+    tile(c, std::integral_constant<int, kUnit>(), std::false_type());
   }
-  if (c < dv) {
-    value_tile<T, rows, kUnitVectors<T>, true>(weights, rescale, v, v_offset + c, keys, o + c,
-                                               o_row, int(dv - c));
+  if (c < dv) tile(c, std::integral_constant<int, kUnit>(), std::true_type());
+}
+
+// What the tiles of values of one tile of rows have in common, for the first of `heads` kv heads.
+template <class T>
+struct ValueTiles {
+  const Weight<T>* weights;
+  const float* rescale;
+  const T* const* v;
+  float* o;       // packed: column tile after column tile, each as value_tile has it
+  int tile_rows;  // rows of the tile
+  int64_t rows;   // of a head
+  int64_t v_head, o_row, dv, heads;
+};
+
+// The same for the whole value dimension of rows first .. first + rows of a tile, in every head.
+template <class T, int rows>
+[[gnu::noinline]] void value_rows(const ValueTiles<T>& t, bool rescale, int first, Range keys,
+                                  Ahead<T>* ahead) {
+  const int64_t dv = t.dv, bytes = (keys.end - keys.begin) * dv * int64_t(sizeof(T));
+  const int tile_rows = t.tile_rows;
+  for (int64_t head = 0; head < t.heads; ++head) {
+    const int64_t at = head * t.rows;
+    const Weight<T>* weights = t.weights + (at + first) * kBlockKeys;
+    const float* factors = rescale ? t.rescale + at + first : nullptr;
+    float* o = t.o + at * t.o_row;
+    value_tiles<T>(dv, [&](int64_t c, auto vectors, auto partial) {
+      value_tile<T, rows, vectors, partial>(weights, factors, t.v, head * t.v_head + c, keys,
+                                            o + c * tile_rows + first * (vectors * kLanes),
+                                            int(dv - c));
+    });
+    if (ahead) ahead->used(bytes);
   }
+}
+
+// Row `row` of such a tile, in order.
+template <class T>
+inline void unpack_row(const float* o, int64_t row, int64_t tile_rows, int64_t dv, float* sums) {
+  int64_t end = 0;
+  value_tiles<T>(dv, [&](int64_t c, auto vectors, auto) {
+    constexpr int width = vectors * kLanes;
+    std::memcpy(sums + c, o + c * tile_rows + row * width, width * sizeof(float));
+    end = c + width;
+  });
+  restore_order<T>(sums, end);
 }
 
 // call(std::integral_constant<int, rows>) for the rows of a tile.
@@ -323,6 +365,21 @@ inline void with_rows(int64_t rows, const Call& call) {
   if (rows == 3) return call(std::integral_constant<int, 3>());
   if (rows == 2) return call(std::integral_constant<int, 2>());
   call(std::integral_constant<int, 1>());
+}
+
+// The same for the heads of a tile: as many as divide all heads.
+template <int rows, class Call>
+inline void with_heads(int64_t all_heads, const Call& call) {
+  const auto fits = [&](auto heads) {
+    if constexpr (heads <= kMostTileHeads<rows>) {
+      if (all_heads % heads == 0) return call(heads), true;
+    }
+    return false;
+  };
+  if (fits(std::integral_constant<int, 8>())) return;
+  if (fits(std::integral_constant<int, 4>())) return;
+  if (fits(std::integral_constant<int, 2>())) return;
+  fits(std::integral_constant<int, 1>());
 }
 
 }  // namespace warploom::attention
