@@ -50,6 +50,8 @@ class Outcome:
 
 
 def run(*, tokens: int, new_tokens: int, dtype: str, out: Path) -> int:
+    if tokens < 2 * _WARM:
+        raise ValueError(f"--tokens {tokens}: must be at least {2 * _WARM}")
     os.environ["HF_HUB_OFFLINE"] = "1"
     say = Progress()
     say("loading transformers")
@@ -62,8 +64,8 @@ def run(*, tokens: int, new_tokens: int, dtype: str, out: Path) -> int:
     tokenizer, model = load(chosen)
     model.set_attn_implementation("warploom")
     limit = model.config.max_position_embeddings
-    if not 2 * _WARM <= tokens <= limit - new_tokens:
-        raise ValueError(f"--tokens {tokens}: must be {2 * _WARM} to {limit - new_tokens}")
+    if tokens > limit - new_tokens:
+        raise ValueError(f"--tokens {tokens}: must be at most {limit - new_tokens} for this model")
     ids, texts = _texts(tokenizer, tokens)
     say(f"calibrating: sensitivity of every layer's keys and values, {len(texts)} texts")
     layout = pm_kvq.Layout.of(model.config, window=_WINDOW)
