@@ -1,4 +1,17 @@
 // Attention straight from the pages of a quantized cache.
+//
+// A piece of work takes the query rows of one kv head through a range of keys, a step of up to 64
+// of them at a time: scores, their softmax, values, each block in its own width. Four rows share
+// every load of codes, which are multiplied as they are (cpu_codes.h); grids meet scores and
+// weights.
+//
+// Floors for a group of 4 and head dim 128 with AVX-512, in cycles for each key of a kv head, at
+// one (two) products of 512 bits a cycle: fast 16 (8) at any width, exact twice that, 16 bits 32
+// (16). Reading memory, at 7 cycles a line: 56, 29, 15 and 8 for 16, 8, 4 and 2 bits with their
+// grids. So what 16 bits spend on reading, narrow widths spend on arithmetic, and neither may wait
+// for the other: each load of a block fetches the same place of a later step's block. Without that,
+// 16 bits took 2.4 times as long from memory. Asked for one step ahead, lines of the narrow widths
+// come late.
 #include <cmath>
 #include <new>
 
@@ -45,6 +58,8 @@ class PagesAttention {
         o_row_(round_up(pages_.dv, kHalfStep<kPairRows>)),
         key_groups_(pages_.keys_per_channel ? 1 : pages_.d / pages_.key_group),
         value_groups_(pages_.dv / pages_.value_group),
+        key_grids_(2 * pages_.d * pages_.page / pages_.key_group),
+        value_grids_(2 * pages_.dv * pages_.page / pages_.value_group),
         inner_(p.softcap != 0 ? p.scale / p.softcap : p.scale * kLog2E),
         plan_(plan_pages(p)) {}
 
@@ -139,18 +154,59 @@ class PagesAttention {
   }
 
   void attend(const PagesPiece& piece, const Rows& rows) const {
-    load_rows(piece, rows);
     const int32_t* table = p.page_table + piece.sequence * p.page_table_stride;
-    for (int64_t position = piece.keys.begin; position < piece.keys.end;) {
+    const auto step_at = [&](int64_t position) {
       const PageStep step = step_from(table, pages_.page, position, piece.keys.end);
+      for (int i = 0; i < step.spans; ++i) fetch_tags(piece, step.span[i]);
+      return step;
+    };
+    // Of three steps at a time the first is computed, the second's grids and blocks are fetched,
+    // and so are the third's tags, which say where those lie.
+    PageStep step = step_at(piece.keys.begin);
+    PageStep next = step_at(step.begin + step.keys);
+    fetch_grids(piece, step);
+    fetch_grids(piece, next);
+    load_rows(piece, rows);
+    fetch_blocks(piece, step);
+    fetch_blocks(piece, next);
+    while (step.keys > 0) {
+      const PageStep last = step_at(next.begin + next.keys);
+      fetch_grids(piece, last);
       for (int64_t r = 0; r < piece.rows;) {
         with_rows(piece.rows - r, [&](auto n) {
-          take_in<n>(piece, rows, r, step);
+          take_in<n>(piece, rows, r, step, last);
           r += n;
         });
       }
-      position = step.begin + step.keys;
+      step = next;
+      next = last;
     }
+  }
+
+  void fetch_tags(const PagesPiece& piece, const PageSpan& span) const {
+    fetch_ahead(pages_.tags + block_index(piece, span) * 2);
+  }
+
+  void fetch_grids(const PagesPiece& piece, const PageStep& step) const {
+    for (int i = 0; i < step.spans; ++i) {
+      const int64_t block = block_index(piece, step.span[i]);
+      fetch_bytes(pages_.key_grids + block * key_grids_, 2 * key_grids_);
+      fetch_bytes(pages_.value_grids + block * value_grids_, 2 * value_grids_);
+    }
+  }
+
+  // A piece's first; later ones are fetched while those before them are read.
+  void fetch_blocks(const PagesPiece& piece, const PageStep& step) const {
+    for (int side = 0; step.spans > 0 && side < 2; ++side) {
+      const Block block = block_of(piece, step.span[0], side);
+      const int64_t values = step.span[0].keys * (side ? pages_.dv : pages_.d);
+      fetch_bytes(block.data, values * block.width / 8);
+    }
+  }
+
+  static void fetch_bytes(const void* data, int64_t bytes) {
+    const char* first = static_cast<const char*>(data);
+    for (int64_t at = 0; at < bytes; at += kLineBytes) fetch_ahead(first + at);
   }
 
   // Keys of a step that row r sees, from its first on.
@@ -162,7 +218,8 @@ class PagesAttention {
 
   // One step of n rows.
   template <int n>
-  void take_in(const PagesPiece& piece, const Rows& rows, int64_t r, const PageStep& step) const {
+  void take_in(const PagesPiece& piece, const Rows& rows, int64_t r, const PageStep& step,
+               const PageStep& next) const {
     Range all = {0, step.keys}, any = {step.keys, 0};  // keys that every row, that some row sees
     for (int i = 0; i < n; ++i) {
       const Range keys = visible_in(rows, r + i, step);
@@ -175,20 +232,27 @@ class PagesAttention {
     for (int i = 0; i < step.spans; ++i) {
       const PageSpan& span = step.span[i];
       const Block keys = block_of(piece, span, 0);
+      const int64_t ahead = ahead_of(piece, keys, next, i, 0);
       if (keys.width == 16) {
-        score_half_span<n>(rows, r, keys.data, span);
+        score_half_span<n>(rows, r, keys.data, ahead, span);
       } else {
-        score_coded_span<n>(piece, rows, r, keys, span);
+        score_coded_span<n>(piece, rows, r, keys, ahead, span);
       }
     }
-    for (int i = 0; i < n; ++i) weigh(rows, r + i, rows.scores + i * kStepKeys, step);
+    // A whole step, known to the compiler, is unrolled.
+    if (step.keys == kStepKeys) {
+      for (int i = 0; i < n; ++i) weigh(rows, r + i, i, step, kStepKeys);
+    } else {
+      for (int i = 0; i < n; ++i) weigh(rows, r + i, i, step, step.keys);
+    }
     for (int i = 0; i < step.spans; ++i) {
       const PageSpan& span = step.span[i];
       const Block values = block_of(piece, span, 1);
+      const int64_t ahead = ahead_of(piece, values, next, i, 1);
       if (values.width == 16) {
-        sum_half_span<n>(rows, r, values.data, span, step, all);
+        sum_half_span<n>(rows, r, values.data, ahead, span, step, all);
       } else {
-        sum_coded_span<n>(piece, rows, r, values, span);
+        sum_coded_span<n>(piece, rows, r, values, ahead, span);
       }
     }
   }
@@ -202,30 +266,37 @@ class PagesAttention {
     return {pages_.pool + int64_t{tag >> 2} * pages_.quantum_bytes, 2 << (tag & 3)};
   }
 
+  // Bytes from a block to the one that takes its place in the next step, 0 where none does.
+  int64_t ahead_of(const PagesPiece& piece, const Block& block, const PageStep& next, int span,
+                   int side) const {
+    return span < next.spans ? block_of(piece, next.span[span], side).data - block.data : 0;
+  }
+
   template <int n>
-  void score_half_span(const Rows& rows, int64_t r, const uint8_t* block,
+  void score_half_span(const Rows& rows, int64_t r, const uint8_t* block, int64_t ahead,
                        const PageSpan& span) const {
     const bf16* k = reinterpret_cast<const bf16*>(block) + span.first * pages_.d;
     constexpr int tile = n == 3 ? kTileKeys<4> : kTileKeys<n>;
     for (int j = 0; j < span.keys; j += tile) {
       float* scores = rows.scores + span.at + j;
       if constexpr (kPairRows) {
-        score_half<true, n>(rows.half + r * half_row_, half_row_, k + j * pages_.d, pages_.d,
+        score_half<true, n>(rows.half + r * half_row_, half_row_, k + j * pages_.d, pages_.d, ahead,
                             inner_, scores, kStepKeys);
       } else {
-        score_half<false, n>(rows.q + r * pages_.d, pages_.d, k + j * pages_.d, pages_.d, 1.0f,
-                             scores, kStepKeys);
+        score_half<false, n>(rows.q + r * pages_.d, pages_.d, k + j * pages_.d, pages_.d, ahead,
+                             1.0f, scores, kStepKeys);
       }
     }
   }
 
   template <int n>
   void score_coded_span(const PagesPiece& piece, const Rows& rows, int64_t r, const Block& block,
-                        const PageSpan& span) const {
+                        int64_t ahead, const PageSpan& span) const {
     const int64_t d = pages_.d, group = pages_.key_group;
-    const int64_t grids = 2 * d * pages_.page / group;  // of a block
-    const CodedSpan coded{block.data, as_bf16(pages_.key_grids) + block_index(piece, span) * grids,
-                          pages_.page, span.first, span.keys};
+    const CodedSpan coded{
+        block.data,  as_bf16(pages_.key_grids) + block_index(piece, span) * key_grids_,
+        pages_.page, ahead,
+        span.first,  span.keys};
     float* scores = rows.scores + span.at;
     with_bits(block.width, [&](auto bits) {
       if (pages_.keys_per_channel) {
@@ -240,11 +311,11 @@ class PagesAttention {
 
   template <int n>
   void sum_coded_span(const PagesPiece& piece, const Rows& rows, int64_t r, const Block& block,
-                      const PageSpan& span) const {
-    const int64_t grids = 2 * value_groups_ * pages_.page;  // of a block
-    const CodedSpan coded{block.data,
-                          as_bf16(pages_.value_grids) + block_index(piece, span) * grids,
-                          pages_.page, span.first, span.keys};
+                      int64_t ahead, const PageSpan& span) const {
+    const CodedSpan coded{
+        block.data,  as_bf16(pages_.value_grids) + block_index(piece, span) * value_grids_,
+        pages_.page, ahead,
+        span.first,  span.keys};
     with_bits(block.width, [&](auto bits) {
       sum_codes<Engine, bits, n>(coded, pages_.dv, pages_.value_group, rows.scores + span.at,
                                  rows.coefficients, rows.coefficients_row,
@@ -254,26 +325,28 @@ class PagesAttention {
   }
 
   // Scores of a row become weights under its new maximum; earlier sums follow it.
-  void weigh(const Rows& rows, int64_t r, float* scores, const PageStep& step) const {
+  [[gnu::always_inline]] void weigh(const Rows& rows, int64_t r, int i, const PageStep& step,
+                                    int keys) const {
+    float* scores = rows.scores + i * kStepKeys;
     const Range visible = visible_in(rows, r, step);
     if (visible.begin >= visible.end) {
-      std::memset(scores, 0, step.keys * sizeof(float));
+      std::memset(scores, 0, keys * sizeof(float));
       return;
     }
     if (p.softcap != 0) {
-      for (int j = 0; j < step.keys; j += kLanes) {
+      for (int j = 0; j < keys; j += kLanes) {
         store(scores + j, tanh(load(scores + j)) * broadcast(p.softcap * kLog2E));
       }
     }
-    if (visible.begin > 0 || visible.end < step.keys) {
-      for (int j = 0; j < step.keys; j += kLanes) {
+    if (visible.begin > 0 || visible.end < keys) {
+      for (int j = 0; j < keys; j += kLanes) {
         const Ints key = kLaneIndex + j;
         const auto seen = (key >= int32_t(visible.begin)) & (key < int32_t(visible.end));
         store(scores + j, seen ? load(scores + j) : broadcast(-kInfinity));
       }
     }
     Floats largest = broadcast(-kInfinity);
-    for (int j = 0; j < step.keys; j += kLanes) largest = max(load(scores + j), largest);
+    for (int j = 0; j < keys; j += kLanes) largest = max(load(scores + j), largest);
     const float before = rows.maximum[r], in_step = largest_of(largest);
     const float after = in_step > before ? in_step : before;
     // Nothing may be subtracted from -infinity but a number: 2^(-infinity - 0) is the 0 wanted.
@@ -283,7 +356,7 @@ class PagesAttention {
       rows.maximum[r] = after;
     }
     Floats sum = load(rows.sum + r * kLanes);
-    for (int j = 0; j < step.keys; j += kLanes) {
+    for (int j = 0; j < keys; j += kLanes) {
       const Floats weight = exp2<kAccuracy>(load(scores + j) - broadcast(shift));
       store(scores + j, weight);
       sum += weight;
@@ -302,8 +375,8 @@ class PagesAttention {
   }
 
   template <int n>
-  void sum_half_span(const Rows& rows, int64_t r, const uint8_t* block, const PageSpan& span,
-                     const PageStep& step, const Range& all) const {
+  void sum_half_span(const Rows& rows, int64_t r, const uint8_t* block, int64_t ahead,
+                     const PageSpan& span, const PageStep& step, const Range& all) const {
     const bf16* v = reinterpret_cast<const bf16*>(block) + span.first * pages_.dv;
     const Half* weights;
     if constexpr (kPairRows) {
@@ -321,7 +394,7 @@ class PagesAttention {
       begin = std::max<int64_t>(begin - span.at, 0);
       end = std::min<int64_t>(end - span.at, span.keys);
       sum_half_rows<kPairRows, count>(weights + i * kStepKeys + span.at + begin, kStepKeys,
-                                      v + begin * pages_.dv, pages_.dv, end - begin,
+                                      v + begin * pages_.dv, pages_.dv, end - begin, ahead,
                                       rows.o_half + (r + i) * o_row_, o_row_);
     };
     const Range shared = {all.begin, std::max(all.begin, all.end)};
@@ -411,7 +484,8 @@ class PagesAttention {
   const int64_t group_;
   const int64_t half_row_, o_row_;  // elements from one row to the next
   const int64_t key_groups_, value_groups_;
-  const float inner_;  // of scores, before a soft cap or an exponent of two
+  const int64_t key_grids_, value_grids_;  // numbers that belong to a block
+  const float inner_;                      // of scores, before a soft cap or an exponent of two
   const PagesPlan plan_;
   float* partials_ = nullptr;
 };

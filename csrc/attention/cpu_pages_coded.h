@@ -11,6 +11,7 @@ struct CodedSpan {
   const uint8_t* block;
   const bf16* grids;  // of the block
   int64_t page;       // positions of a whole page
+  int64_t ahead;      // bytes from the block to the one of the next step
   int first, keys;
 };
 
@@ -53,7 +54,7 @@ template <class Engine, int bits, int n>
       Floats totals[n][vectors];
       dot_tiles<Engine, Side::kKeys, bits, n, vectors>(span.block, kTileRows * d * bits / 8,
                                                        span.first + j, g * group * bits / 32,
-                                                       group * bits / 32, c, totals);
+                                                       group * bits / 32, span.ahead, c, totals);
       for (int m = 0; m < vectors; ++m) {
         const Floats step = load_steps<bits>(lowest + span.page + j + m * kLanes);
         const Floats middle = load_middles<bits>(lowest + j + m * kLanes, step);
@@ -97,7 +98,7 @@ template <class Engine, int bits, int n>
       Floats totals[n][vectors];
       dot_tiles<Engine, Side::kKeys, bits, n, vectors>(
           span.block, kTileRows * d * bits / 8, span.first + begin + j, 0, d * bits / 32,
-          {coefficients, row, plane_of<Engine>(d / 4)}, totals);
+          span.ahead, {coefficients, row, plane_of<Engine>(d / 4)}, totals);
       for (int i = 0; i < n; ++i) {
         for (int m = 0; m < vectors; ++m) {
           store(scores + i * kStepKeys + begin + j + m * kLanes,
@@ -110,15 +111,18 @@ template <class Engine, int bits, int n>
 }
 
 // Weights p of `keys` keys times the steps of their grids, as coefficients; returns their scale.
-// What the grids' middles add, and what rounding lost, times the middle, goes to `base`.
+// What the grids' middles add goes to `base`, less what codes that are not taken from the middle
+// add.
 template <class Engine, int bits>
-inline float fold_weights(const float* weights, const bf16* lowest, const bf16* ranges, int keys,
-                          uint32_t* words, float* base) {
+[[gnu::always_inline]] inline float fold_weights(const float* weights, const float* steps,
+                                                 const float* middles, int keys, uint32_t* words,
+                                                 float* base) {
   constexpr float kLost = kMiddleOf<bits> - Engine::template offset<Side::kValues, bits>();
   float folded[kStepKeys];
-  Floats largest = broadcast(0.0f);
+  Floats largest = broadcast(0.0f), sum = load(base);
   for (int j = 0; j < keys; j += kLanes) {
-    const Floats x = load(weights + j) * load_steps<bits>(ranges + j);
+    const Floats weight = load(weights + j), x = weight * load(steps + j);
+    sum = multiply_add(weight, load(middles + j), sum);
     largest = max(x, largest);
     store(folded + j, x);
   }
@@ -126,17 +130,13 @@ inline float fold_weights(const float* weights, const bf16* lowest, const bf16* 
   if constexpr (!kFloats<Engine>) {
     scaling = Scaling::of(largest_of(largest), Engine::kWeightLimit);
   }
-  Floats sum = load(base);
   for (int j = 0; j < keys; j += kTileRows) {
     Floats x[kChunkVectors], rounded[kChunkVectors];
     for (int m = 0; m < kChunkVectors; ++m) x[m] = load(folded + j + m * kLanes);
     pack_chunk<Engine, Side::kValues>(x, scaling.inverse, words, j / kTileRows,
                                       plane_of<Engine>(kStepKeys / 4), rounded);
-    for (int m = 0; m < kChunkVectors; ++m) {
-      const int at = j + m * kLanes;
-      const Floats middle = load_middles<bits>(lowest + at, load_steps<bits>(ranges + at));
-      sum = multiply_add(load(weights + at), middle, sum);
-      if constexpr (kLost != 0) {
+    if constexpr (kLost != 0) {
+      for (int m = 0; m < kChunkVectors; ++m) {
         sum = multiply_add(broadcast(-kLost * scaling.scale), rounded[m], sum);
       }
     }
@@ -154,18 +154,32 @@ template <class Engine, int bits, int n>
   const int64_t groups = dv / group;
   for (int64_t g = 0; g < groups; ++g) {
     const bf16* lowest = span.grids + g * 2 * span.page + span.first;
-    float scale[n];
-    for (int i = 0; i < n; ++i) {
-      scale[i] =
-          fold_weights<Engine, bits>(weights + i * kStepKeys, lowest, lowest + span.page, span.keys,
-                                     coefficients + i * row, bases + (i * groups + g) * kLanes);
+    float scale[n], steps[kStepKeys], middles[kStepKeys];
+    for (int j = 0; j < span.keys; j += kLanes) {
+      const Floats step = load_steps<bits>(lowest + span.page + j);
+      store(steps + j, step);
+      store(middles + j, load_middles<bits>(lowest + j, step));
+    }
+    const auto fold = [&](int keys) __attribute__((always_inline)) {
+      for (int i = 0; i < n; ++i) {
+        scale[i] =
+            fold_weights<Engine, bits>(weights + i * kStepKeys, steps, middles, keys,
+                                       coefficients + i * row, bases + (i * groups + g) * kLanes);
+      }
+    };
+    // A whole step, known to the compiler, is unrolled.
+    if (span.keys == kStepKeys) {
+      fold(kStepKeys);
+    } else {
+      fold(span.keys);
     }
     for_tiles<Engine>(group, [&](auto vectors, int64_t j) {
       Floats totals[n][vectors];
       const int64_t channel = g * group + j;
       dot_tiles<Engine, Side::kValues, bits, n, vectors>(
           span.block, kTileRows * span.page * bits / 8, channel, span.first * bits / 32,
-          span.keys * bits / 32, {coefficients, row, plane_of<Engine>(kStepKeys / 4)}, totals);
+          span.keys * bits / 32, span.ahead, {coefficients, row, plane_of<Engine>(kStepKeys / 4)},
+          totals);
       for (int i = 0; i < n; ++i) {
         for (int m = 0; m < vectors; ++m) {
           float* at = o + i * o_row + channel + m * kLanes;

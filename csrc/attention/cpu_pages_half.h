@@ -2,6 +2,7 @@
 // rows share every load. Lanes run along the head dimension.
 #pragma once
 
+#include "attention/cpu_codes.h"
 #include "attention/cpu_decode_tile.h"
 
 namespace warploom::attention {
@@ -36,10 +37,11 @@ inline auto load_query(const HalfQuery<pairs>* q) {
 }  // namespace half_detail
 
 // scores[row * stride + j] = factor * <q[row], k[j]> for kTileKeys<rows> keys. Rows of queries are
-// padded with zeros to whole vectors.
+// padded with zeros to whole vectors. What lies `ahead` bytes on is fetched meanwhile.
 template <bool pairs, int rows>
 [[gnu::noinline]] void score_half(const HalfQuery<pairs>* q, int64_t q_row, const bf16* k,
-                                  int64_t d, float factor, float* scores, int64_t stride) {
+                                  int64_t d, int64_t ahead, float factor, float* scores,
+                                  int64_t stride) {
   constexpr int keys = kTileKeys<rows>, step = kHalfStep<pairs>;
   Floats sums[kDecodeSums] = {};
   const auto add = [&](int64_t c, bool whole) {
@@ -49,6 +51,7 @@ template <bool pairs, int rows>
 #pragma GCC unroll 16
     for (int j = 0; j < keys; ++j) {
       const auto key = half_detail::load_part<pairs>(k + j * d + c, whole);
+      fetch_ahead(reinterpret_cast<const char*>(k + j * d + c) + ahead);
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r) {
         sums[r * keys + j] = multiply_add(query[r], key, sums[r * keys + j]);
@@ -73,7 +76,8 @@ template <bool pairs, int rows>
 // dimension, of which `count` elements are there. With pairs o is in the order of interleave().
 template <bool pairs, int rows, int vectors>
 [[gnu::noinline]] void sum_half(const HalfQuery<pairs>* weights, int64_t stride, const bf16* v,
-                                int64_t dv, int64_t keys, float* o, int64_t o_row, int64_t count) {
+                                int64_t dv, int64_t keys, int64_t ahead, float* o, int64_t o_row,
+                                int64_t count) {
   Floats sums[rows][vectors];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; ++r) {
@@ -90,6 +94,8 @@ template <bool pairs, int rows, int vectors>
         const Words a = half_detail::load_part<true>(first + n * kLanes, whole);
         const Words b = second ? half_detail::load_part<true>(second + n * kLanes, whole) : Words{};
         interleave(a, b, value[n], value[n + 1]);
+        fetch_ahead(reinterpret_cast<const char*>(first + n * kLanes) + ahead);
+        fetch_ahead(reinterpret_cast<const char*>(first + dv + n * kLanes) + ahead);
       }
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r) {
@@ -109,7 +115,10 @@ template <bool pairs, int rows, int vectors>
     for (; j < keys; ++j) {
       Floats value[vectors];
 #pragma GCC unroll 4
-      for (int n = 0; n < vectors; ++n) value[n] = load_floats(v + j * dv + n * kLanes);
+      for (int n = 0; n < vectors; ++n) {
+        value[n] = load_floats(v + j * dv + n * kLanes);
+        fetch_ahead(reinterpret_cast<const char*>(v + j * dv + n * kLanes) + ahead);
+      }
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r) {
         const Floats w = broadcast(weights[r * stride + j]);
@@ -128,16 +137,17 @@ template <bool pairs, int rows, int vectors>
 // The same for the whole value dimension.
 template <bool pairs, int rows>
 void sum_half_rows(const HalfQuery<pairs>* weights, int64_t stride, const bf16* v, int64_t dv,
-                   int64_t keys, float* o, int64_t o_row) {
+                   int64_t keys, int64_t ahead, float* o, int64_t o_row) {
   if (keys <= 0) return;
   constexpr int64_t kTile = kTileVectors * kLanes;
   constexpr int kUnit = kHalfStep<pairs> / kLanes;
   int64_t c = 0;
   for (; c + kTile <= dv; c += kTile) {
-    sum_half<pairs, rows, kTileVectors>(weights, stride, v + c, dv, keys, o + c, o_row, kTile);
+    sum_half<pairs, rows, kTileVectors>(weights, stride, v + c, dv, keys, ahead, o + c, o_row,
+                                        kTile);
   }
   for (; c < dv; c += kUnit * kLanes) {
-    sum_half<pairs, rows, kUnit>(weights, stride, v + c, dv, keys, o + c, o_row, dv - c);
+    sum_half<pairs, rows, kUnit>(weights, stride, v + c, dv, keys, ahead, o + c, o_row, dv - c);
   }
 }
 

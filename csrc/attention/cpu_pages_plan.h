@@ -11,7 +11,7 @@
 namespace warploom::attention {
 
 inline constexpr int64_t kPagesRows = 32;    // query rows of a piece, at most
-inline constexpr int64_t kPagesKeys = 1024;  // keys of a piece
+inline constexpr int64_t kPagesKeys = 2048;  // keys of a piece
 inline constexpr int kStepKeys = 64;         // keys that a softmax step takes in, at most
 inline constexpr int kKeyMultiple = 16;
 
