@@ -12,7 +12,8 @@ from warploom.cli import demo, demo_kv, demo_kv_report, main
 def found(**changes):
     return {
         "budget": 2**20, "nbytes": 2**19, "peak": 2**20, "perplexity": 11.0, "last": 9.0,
-        "divergence": 0.5, "decode_rate": 12.3, "widths": [[(16.0, 16.0)] * 2, [(8.0, 2.0)] * 2],
+        "divergence": 0.5, "step_ms": 81.25, "slowest_ms": 99.0,
+        "widths": [[(16.0, 16.0)] * 2, [(8.0, 2.0)] * 2],
     } | changes  # fmt: skip
 
 
@@ -32,9 +33,9 @@ def test_the_table_says_everything():
     for line in (
         "A model, float32, 2 threads",
         "1024 tokens of a text, scored from 512 on, then 4 generated",
-        "16 bits 0.50 MiB 10.0000 9.0000 0.00000 12.3 t/s",
+        "16 bits 0.50 MiB 10.0000 9.0000 0.00000 81.2 99.0",
         "at most 1.00 MiB",
-        "PM-KVQ at 4 0.50 MiB 11.0000 +10.00% 9.0000 +0.00% 0.50000 12.3 t/s",
+        "PM-KVQ at 4 0.50 MiB 11.0000 +10.00% 9.0000 +0.00% 0.50000 81.2 99.0",
         "above the budget at their peak: quanto 4",
     ):
         assert line in lines
@@ -70,21 +71,23 @@ def test_bytes_of_quanto_count_codes_and_grids():
 
 
 def test_what_is_missing_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(demo, "_found", lambda module: module != "scipy")
+    monkeypatch.setattr(demo, "_found", lambda module: module != "gguf")
     assert main(["demo", "kv"]) == 1
-    assert capsys.readouterr().err.splitlines() == ["the demo needs:", "  pip install scipy"]
+    assert capsys.readouterr().err.splitlines() == ["the demo needs:", "  pip install gguf"]
 
 
 needs_everything = pytest.mark.skipif(
-    any(importlib.util.find_spec(module) is None for module in [*demo._NEEDED, "scipy"]),
+    any(importlib.util.find_spec(module) is None for module in demo._NEEDED),
     reason="the demo's packages are not installed",
 )
 
 
 @needs_everything
-def test_a_text_too_short_is_refused(capsys):
+def test_too_few_tokens_are_refused(capsys):
     assert main(["demo", "kv", "--tokens", "600"]) == 2
     assert "--tokens 600: must be at least 1024" in capsys.readouterr().err
+    assert main(["demo", "kv", "--new-tokens", "0"]) == 2
+    assert "--new-tokens 0: must be at least 1" in capsys.readouterr().err
 
 
 @needs_everything
@@ -98,6 +101,7 @@ def test_the_demo_on_a_short_text(tmp_path, capsys, monkeypatch):
     exact = methods["16 bits"]
     assert 1 < exact["perplexity"] < 1000
     for name, entry in methods.items():
+        assert 0 < entry["step_ms"] <= entry["slowest_ms"]
         if name.startswith("PM-KVQ"):
             assert entry["peak"] <= entry["budget"]
     assert methods["PM-KVQ at 2"]["divergence"] < 0.2 * methods["uniform 2"]["divergence"]

@@ -1,10 +1,10 @@
 """Widths under a budget: exact, whole bytes, said when it cannot be."""
 
 import itertools
+import random
+from fractions import Fraction
 
 import pytest
-
-pytest.importorskip("scipy")
 
 from warploom.methods.pm_kvq.allocation import Halving, allocate
 from warploom.methods.pm_kvq.layout import WIDTHS, Layout
@@ -41,6 +41,68 @@ def test_the_least_cost_of_all_that_fit():
         assert found.nbytes <= budget
         assert cost(found.layers) == pytest.approx(best)
     assert allocate(PROFILE, most, TOKENS).layers == ((16, 16),) * 3
+
+
+def best_of_all(costs, room):
+    """Choice by choice: least cost as a fraction, then most bits, then the widest first."""
+    bits = [w - WIDTHS[-1] for w in WIDTHS]
+    return min(
+        (
+            sum(Fraction(row[n]) for row, n in zip(costs, picked, strict=True)),
+            -sum(bits[n] for n in picked),
+            picked,
+        )
+        for picked in itertools.product(range(len(WIDTHS)), repeat=len(costs))
+        if sum(bits[n] for n in picked) <= room
+    )[-1]
+
+
+def drawn_costs(rng, kind):
+    """Four rows of costs: of any size, tiny beside the dearest, or few values, so that many tie."""
+    if kind == "wide":
+        return [[0.0, *(10 ** rng.uniform(-9, 9) for _ in range(3))] for _ in range(4)]
+    if kind == "hidden":  # below the rounding of doubles beside the dearest
+        return [[0.0, *(1e-9 * rng.random() for _ in range(2)), 1e9] for _ in range(4)]
+    return [[0.0, *sorted(rng.choice([0.0, 1.0, 2.0]) for _ in range(3))] for _ in range(4)]
+
+
+@pytest.mark.parametrize("kind", ["wide", "hidden", "ties"])
+def test_the_least_of_costs_of_any_size(kind):
+    rng = random.Random(7)
+    layout = Layout(layers=2, kv_heads=1, head_dim=16, page_size=16, sink=0, window=0)
+    tokens = 33  # two pages that may leave 16 bits
+    bit = len(layout.body(tokens)) * layout.block_bytes(8) // 8
+    least = layout.uniform_nbytes(tokens, 2)
+    for _ in range(25):
+        costs = drawn_costs(rng, kind)
+        room = rng.randrange(4 * 14 + 2)
+        rows = tuple(map(tuple, costs))
+        found = allocate(Profile((rows[:2], rows[2:]), layout), least + room * bit, tokens)
+        expected = best_of_all(costs, room)
+        assert sum(found.layers, ()) == tuple(WIDTHS[n] for n in expected)
+
+
+def test_small_costs_count_beside_large_ones():
+    """Every 8 bit cost is 1e-12 of the dearest, and they differ: the cheapest go to 8 bits."""
+    rows = [(0.0, 1e-6 * (1 + n), 1e6, 1e6) for n in range(6)]
+    profile = Profile(tuple(zip(rows[::2], rows[1::2], strict=True)), LAYOUT)
+    room = LAYOUT.nbytes(TOKENS, [(8, 8), (8, 16), (16, 16)])
+    assert allocate(profile, room, TOKENS).layers == ((8, 8), (8, 16), (16, 16))
+
+
+def test_equal_costs_keep_the_most_bytes():
+    flat = Profile(((((0.0,) * 4),) * 2,) * 3, LAYOUT)
+    some = LAYOUT.nbytes(TOKENS, [(16, 16), (8, 2), (2, 2)])
+    found = allocate(flat, some, TOKENS)
+    assert found.nbytes == some
+    assert found.layers == ((16, 16), (8, 2), (2, 2))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_costs_that_are_not_finite_are_refused(bad):
+    profile = Profile((COST[0], (COST[1][0], (0.0, bad, 1.0, 2.0)), COST[2]), LAYOUT)
+    with pytest.raises(ValueError, match=r"layer 1's values is .* must be finite"):
+        allocate(profile, 10**9, TOKENS)
 
 
 def test_bytes_are_those_of_all_pages():

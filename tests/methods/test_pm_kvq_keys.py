@@ -8,6 +8,7 @@ import torch
 transformers = pytest.importorskip("transformers", minversion="5")
 
 from warploom.methods import pm_kvq  # noqa: E402
+from warploom.methods.pm_kvq import smoothing  # noqa: E402
 from warploom.methods.pm_kvq.layout import KEYS, Layout  # noqa: E402
 from warploom.methods.pm_kvq.quantization import as_stored  # noqa: E402
 
@@ -63,16 +64,35 @@ def test_norms_after_projections_are_refused():
         pm_kvq.smooth(make(transformers.Qwen3Config), TEXTS)
 
 
-def test_other_rotations_are_refused_and_leave_the_model():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_rotations_are_refused_and_leave_the_model(dtype):
     """Cohere rotates neighbouring channels: scores would change."""
-    model = make(transformers.CohereConfig)
+    model = make(transformers.CohereConfig).to(dtype)
     with torch.no_grad():
         model.model.layers[1].self_attn.k_proj.weight[3] *= 40
     before = {name: p.clone() for name, p in model.state_dict().items()}
     with pytest.raises(NotImplementedError, match="does not pair channel i"):
         pm_kvq.smooth(model, TEXTS)
     for name, p in model.state_dict().items():
-        assert near(p, before[name])
+        assert torch.equal(p, before[name])
+
+
+def test_an_interruption_leaves_the_model(monkeypatch):
+    model, fold, folded = planted(), smoothing._fold, []
+
+    def interrupted(module, scale):
+        fold(module, scale)
+        folded.append(module)
+        if len(folded) == len(model.model.layers):
+            raise KeyboardInterrupt
+
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    monkeypatch.setattr(smoothing, "_fold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pm_kvq.smooth(model, TEXTS)
+    assert len(folded) > 1
+    for name, p in model.state_dict().items():
+        assert torch.equal(p, before[name])
 
 
 def test_a_swamping_bias_is_found_and_named():

@@ -50,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    needed = {**_NEEDED, "scipy": "scipy"} if arguments.name == "kv" else _NEEDED
-    missing = [package for module, package in needed.items() if not _found(module)]
+    missing = [package for module, package in _NEEDED.items() if not _found(module)]
     if missing:
         lines = [f"  pip install {package}" for package in missing]
         print("\n".join(["the demo needs:", *lines]), file=sys.stderr)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,6 @@ _PIECE = 256  # tokens read at a time
 _WARM = 512  # first tokens, which are not scored: no cache has shrunk yet
 _CALIBRATION = (3, 1024)  # texts, tokens each: from beyond the text that is read
 _AFTER = 8192  # where they begin
-_TIMED = 8  # steps between looks at the clock
 # Sink and window of ours take as many bytes as the window alone of a KIVI-style cache.
 _WINDOW, _KIVI_WINDOW = 64, 128
 
@@ -45,13 +45,16 @@ class Outcome:
     perplexity: float = 0.0
     last: float = 0.0  # perplexity of the text's last quarter
     divergence: float = 0.0  # from what 16 bits predict: mean KL
-    decode_rate: float = 0.0  # tokens a second
+    step_ms: float = 0.0  # generating a token: the median step
+    slowest_ms: float = 0.0  # the slowest: a cache that stalls to shrink shows here
     widths: list[list[tuple[float, float]]] = field(default_factory=list)  # of layers, each piece
 
 
 def run(*, tokens: int, new_tokens: int, dtype: str, out: Path) -> int:
     if tokens < 2 * _WARM:
         raise ValueError(f"--tokens {tokens}: must be at least {2 * _WARM}")
+    if new_tokens < 1:
+        raise ValueError(f"--new-tokens {new_tokens}: must be at least 1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     say = Progress()
     say("loading transformers")
@@ -164,17 +167,16 @@ def _read_and_decode(
     found.last = float(scores[-(ids.shape[1] // 4) :].mean().exp())
     found.divergence = divergence / len(scores)
     found.nbytes = cache_bytes(cache)
-    found.decode_rate = _decode(model, cache, ids[:, -1:], new_tokens)
+    steps = _decode(model, cache, ids[:, -1:], new_tokens)
+    found.step_ms, found.slowest_ms = 1e3 * median(steps), 1e3 * max(steps)
     return found
 
 
-def _decode(model: Any, cache: Any, token: torch.Tensor, new_tokens: int) -> float:
-    """Greedy tokens a second: of the fastest few steps in a row."""
-    rates, begin = [], time.perf_counter()
-    for step in range(1, new_tokens + 1):
+def _decode(model: Any, cache: Any, token: torch.Tensor, new_tokens: int) -> list[float]:
+    """Greedy tokens: the seconds of each step."""
+    seconds = []
+    for _ in range(new_tokens):
+        begin = time.perf_counter()
         token = model(token, past_key_values=cache, use_cache=True).logits.argmax(-1)
-        if step % _TIMED == 0 or step == new_tokens:
-            now = time.perf_counter()
-            rates.append(((step - 1) % _TIMED + 1) / (now - begin))
-            begin = now
-    return max(rates)
+        seconds.append(time.perf_counter() - begin)
+    return seconds

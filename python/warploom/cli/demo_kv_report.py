@@ -16,7 +16,7 @@ def table(summary: dict[str, Any]) -> str:
         f"on, then {summary['new_tokens']} generated",
         "",
         f"{'':<14}{'cache':>11}{'perplexity':>12}{'':>9}{'last quarter':>14}{'':>9}"
-        f"{'divergence':>12}{'decode':>12}",
+        f"{'divergence':>12}{'ms a token':>12}{'slowest':>9}",
     ]
     budget = None
     for name, found in methods.items():
@@ -27,7 +27,7 @@ def table(summary: dict[str, Any]) -> str:
             f"{name:<14}{_mib(found['nbytes']):>11}"
             f"{found['perplexity']:>12.4f}{_change(found, base, 'perplexity'):>9}"
             f"{found['last']:>14.4f}{_change(found, base, 'last'):>9}"
-            f"{found['divergence']:>12.5f}{found['decode_rate']:>8.1f} t/s"
+            f"{found['divergence']:>12.5f}{found['step_ms']:>12.1f}{found['slowest_ms']:>9.1f}"
         )
     over = [
         n for n, found in methods.items() if found["budget"] and found["peak"] > found["budget"]

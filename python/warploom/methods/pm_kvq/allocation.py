@@ -1,10 +1,10 @@
-"""Widths for every layer's keys and values under a byte budget: an exact integer program."""
+"""Widths for every layer's keys and values under a byte budget: those of least cost, exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import isfinite, lcm
 from typing import NamedTuple
 
 from warploom.methods.pm_kvq.layout import KEYS, VALUES, WIDTHS, Layout
@@ -60,7 +60,9 @@ def allocate(
     """The widths of least total cost whose cache of ``max_tokens`` positions fits the budget.
 
     Bytes are those of all pages: codes, grids, the pages of sink and window at 16 bits, of the
-    key/value heads that are stored.
+    key/value heads that are stored. The least is exact however far apart costs are: it is found by
+    dynamic programming over bytes, on costs that are added as whole numbers. Of equal costs it is
+    the choice with most bytes, then the one whose first layers, keys first, are widest.
 
     Args:
         profile: of :func:`sensitivity`.
@@ -70,8 +72,8 @@ def allocate(
         widths: to choose from, of 16, 8, 4 and 2.
 
     Raises:
-        ValueError: an argument is wrong, or the budget is below what the smallest widths, the sink
-            and the window need: the message says how many bytes that is.
+        ValueError: an argument is wrong, a cost is not finite, or the budget is below what the
+            smallest widths, the sink and the window need: the message says how many bytes that is.
     """
     layout = profile.layout
     choices = _choices(widths)
@@ -89,8 +91,11 @@ def allocate(
     one = [batch * layout.nbytes(max_tokens, [(w, 0)]) for w in choices]
     spent = [size - one[-1] for size in one]
     costs = [[profile.cost[i][kind][WIDTHS.index(w)] for w in choices] for i, kind in items]
-    room = budget_bytes - least
-    picked = _solve(costs, spent, room)
+    for (layer, kind), row in zip(items, costs, strict=True):
+        if not all(map(isfinite, row)):
+            name = ("keys", "values")[kind]
+            raise ValueError(f"profile.cost of layer {layer}'s {name} is {row}: must be finite")
+    picked = _solve(costs, spent, budget_bytes - least)
     chosen = [choices[n] for n in picked]
     layers = tuple(zip(chosen[::2], chosen[1::2], strict=True))
     return Widths(layers, halvings(layers, profile), layout, budget_bytes, max_tokens, batch)
@@ -104,31 +109,36 @@ def _choices(widths: Iterable[int]) -> list[int]:
     return chosen
 
 
-def _solve(costs: list[list[float]], spent: list[int], room: int) -> list[int]:
-    """One choice for each row of costs, of least total, whose ``spent`` add up to at most room."""
-    import numpy
-    from scipy.optimize import Bounds, LinearConstraint, milp
+def _solve(costs: Sequence[Sequence[float]], spent: Sequence[int], room: int) -> list[int]:
+    """One choice for each row of costs, of least total, whose ``spent`` add up to at most room.
 
-    rows, choices = len(costs), len(spent)
-    unit = gcd(*spent) or 1  # small whole numbers: the solver's tolerance never decides
-    size = numpy.tile([s // unit for s in spent], rows).astype(float)
-    once = numpy.kron(numpy.eye(rows), numpy.ones(choices))
-    cost = numpy.asarray(costs, dtype=float).ravel()
-    largest = cost.max() or 1.0
-    found = milp(
-        cost / largest,
-        integrality=numpy.ones(cost.size),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(once, 1, 1),
-            LinearConstraint(size[None], -numpy.inf, room // unit + 0.5),
-        ],
-        options={"mip_rel_gap": 0.0},
-    )
-    if not found.success:
-        raise RuntimeError(f"the solver found no widths: {found.message}")
-    picked: list[int] = found.x.reshape(rows, choices).argmax(1).tolist()
+    Of equal totals the one that spends most, then the one whose first rows take earlier choices.
+    """
+    least = {0: 0}  # what rows from the last one on can spend: the least that they then cost
+    choices = []  # by row, from the last one on: what they spend, and the row's choice there
+    for row in reversed(_whole(costs)):
+        here: dict[int, int] = {}
+        choice: dict[int, int] = {}
+        for n, (cost, size) in enumerate(zip(row, spent, strict=True)):
+            for behind, theirs in least.items():
+                used, total = behind + size, theirs + cost
+                if used <= room and (used not in here or total < here[used]):
+                    here[used], choice[used] = total, n
+        least = here
+        choices.append(choice)
+    left = min(least, key=lambda used: (least[used], -used))
+    picked = []
+    for choice in reversed(choices):
+        picked.append(choice[left])
+        left -= spent[picked[-1]]
     return picked
+
+
+def _whole(costs: Sequence[Sequence[float]]) -> list[list[int]]:
+    """The costs as whole numbers of one unit: their sums are not rounded, whatever they span."""
+    ratios = [[cost.as_integer_ratio() for cost in row] for row in costs]
+    unit = lcm(*(below for row in ratios for _, below in row))
+    return [[above * (unit // below) for above, below in row] for row in ratios]
 
 
 def halvings(layers: Sequence[tuple[int, int]], profile: Profile) -> tuple[Halving, ...]:

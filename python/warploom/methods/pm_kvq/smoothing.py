@@ -7,7 +7,8 @@ grid by token become alike in size. Grids per channel gain nothing from it: each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def smooth(
 
     Raises:
         NotImplementedError: an attention whose scores would change: norms after the projections,
-            or a rotation of part of the head; the layer is named, and the model is unchanged.
+            or a rotation of part of the head; the layer is named. Whatever is raised leaves every
+            weight as it was.
     """
     from warploom.methods.pm_kvq import calibration
 
@@ -60,16 +62,15 @@ def smooth(
                     places = calibration.stretched(ids, position_scale)
                     model(ids, position_ids=places, use_cache=False)
         scales = [search.best(index) for index in range(len(layers))]
-        for module, scale in zip(layers, scales, strict=True):
-            _fold(module, scale)
-        moved = (_logits(model, batches[0]) - before).norm() / before.norm()
-        if not moved < _UNCHANGED:
+        with _restored_on_error(layers):
             for module, scale in zip(layers, scales, strict=True):
-                _fold(module, 1 / scale)
-            raise NotImplementedError(
-                f"smoothing moves the logits of {type(model).__name__} by {moved:.1e} (relative "
-                "L2): its rotation does not pair channel i with channel i + d/2"
-            )
+                _fold(module, scale)
+            moved = (_logits(model, batches[0]) - before).norm() / before.norm()
+            if not moved < _UNCHANGED:
+                raise NotImplementedError(
+                    f"smoothing moves the logits of {type(model).__name__} by {moved:.1e} "
+                    "(relative L2): its rotation does not pair channel i with channel i + d/2"
+                )
     return model
 
 
@@ -137,6 +138,24 @@ def _refuse(model: Any, layers: Sequence[Any]) -> None:
         raise NotImplementedError(
             f"partial_rotary_factor of {type(text).__name__} is {part}: must be 1"
         )
+
+
+@contextmanager
+def _restored_on_error(layers: Sequence[Any]) -> Iterator[None]:
+    """Whatever is raised within, the projections are what they were, bit by bit."""
+    kept = [
+        (parameter.data, parameter.data.clone())
+        for module in layers
+        for linear in (module.q_proj, module.k_proj)
+        for parameter in (linear.weight, linear.bias)
+        if parameter is not None
+    ]
+    try:
+        yield
+    except BaseException:  # an interruption too would leave some layers folded
+        for data, before in kept:
+            data.copy_(before)
+        raise
 
 
 def _fold(module: Any, scale: torch.Tensor) -> None:
