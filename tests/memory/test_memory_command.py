@@ -81,3 +81,24 @@ def test_what_is_missing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     other.write_bytes(b"something else")
     assert main(["memory", "plan", str(other)]) == 2
     assert "is not a trace of warploom" in capsys.readouterr().err
+
+
+def test_what_other_devices_hold_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    script, trace = tmp_path / "some.py", tmp_path / "run.trace"
+    script.write_text("import torch\na, b = (torch.ones(256, device=d) for d in ('cpu', 'cuda'))\n")
+    words = ["memory", "record", str(script), "--out", str(trace)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "1 requests on cuda:0, " in shown.out
+    assert "left out: 1 requests on cpu, " in shown.err
+    assert memory.load(trace).notes["device"] == "cuda:0"
+    assert main([*words, "--device", "cpu"]) == 0
+    assert memory.load(trace).notes["left_out"] == {"cuda:0": {"requests": 1, "bytes": 1024}}
+    assert main([*words, "--device", "cuda:7"]) == 2
+    assert "device is 'cuda:7': tensors were on cpu, cuda:0 only" in capsys.readouterr().err
+    known = ["memory", "record", "--model", "gpt2-345m", "--device", "cpu", "--out", str(trace)]
+    assert main(known) == 2
+    assert "--device cpu: must be left out" in capsys.readouterr().err

@@ -203,9 +203,78 @@ def test_alignments_and_given_offsets() -> None:
     assert plan.size <= 2 * trace.peak
 
 
+def test_alignments_hold_in_every_arena(tmp_path: Path) -> None:
+    trace = Trace([512] * 3, [0, 1, 2], [3, 4, 5], stream=[0, 1, 2], alignment=512)
+    plan = memory.plan(trace, alignments=[4096, 1536, 4096])
+    plan.validate()
+    assert plan.offsets.tolist() == [0, 1536, 4096]
+    assert plan.size == 4096 + 512
+    path = tmp_path / "some.plan"
+    plan.save(path)
+    back = Plan.load(path, trace)
+    back.validate()
+    assert (back.size, back.alignments.tolist()) == (plan.size, [4096, 1536, 4096])
+    low = (plan.arenas[0], *(replace(a, base=512 * n) for n, a in enumerate(plan.arenas[1:], 1)))
+    with pytest.raises(ValueError, match="request 1 lies at 512: must be a multiple of 1536"):
+        replace(back, arenas=low, offsets=np.array([0, 512, 1024])).validate()
+    with pytest.raises(ValueError, match="alignments has 2 values: the trace has 3 requests"):
+        replace(back, alignments=np.array([512, 512])).validate()
+    with pytest.raises(ValueError, match="alignments has 0: must be at least 1"):
+        replace(back, alignments=np.array([512, 0, 512])).validate()
+    with pytest.raises(ValueError, match=r"an arena would begin at \d+, .* less than 2\*\*62"):
+        memory.plan(replace(trace, stream=[0, 1, 1]), alignments=[512, 512 * 3**31, 512 * 5**21])
+
+
+def test_given_offsets_are_kept_and_proven(tmp_path: Path) -> None:
+    trace = Trace([64, 64], [0, 1], [2, 3], alignment=64)
+    plan = memory.plan(trace, fixed=[128, -1])
+    path = tmp_path / "some.plan"
+    plan.save(path)
+    back = Plan.load(path, trace)
+    back.validate()
+    assert back.fixed.tolist() == [128, -1]
+    with pytest.raises(ValueError, match="request 0 lies at 0: was given 128"):
+        replace(back, offsets=np.array([0, 128])).validate()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 1024}, "the arena at 0 has 1024 bytes: its requests end at 512"),
+        ({"size": 1024, "lower_bound": 1024}, "the arena at 0 has 1024 bytes"),
+        ({"lower_bound": 0}, "the lower bound 0: must be between its maximum load, 512, and its"),
+        ({"lower_bound": 513}, "lower bound 513: must be between its maximum load, 512, and its"),
+        ({"base": -512}, "an arena lies at -512 and has 512 bytes: both must be at least 0"),
+        ({"size": 1 << 63}, "their sum less than"),
+    ],
+)
+def test_the_validator_believes_no_sizes_and_bounds(change: dict[str, int], message: str) -> None:
+    plan = memory.plan(Trace([512], [0], [1], alignment=512))
+    plan.validate()
+    wrong = replace(plan, arenas=(replace(plan.arenas[0], **change),))
+    wrong = replace(wrong, offsets=plan.offsets + change.get("base", 0))
+    with pytest.raises(ValueError, match=message):
+        wrong.validate()
+
+
+def test_offsets_near_the_end_of_their_numbers_are_outside() -> None:
+    plan = memory.plan(Trace([512, 512], [0, 1], [1, 2], alignment=512))
+    with pytest.raises(ValueError, match="must be inside of its arena"):
+        replace(plan, offsets=np.array([0, (1 << 63) - 512])).validate()
+
+
+def test_a_plan_with_no_numbers_is_refused(tmp_path: Path) -> None:
+    plan = memory.plan(Trace([512], [0], [1]))
+    path = tmp_path / "some.plan"
+    replace(plan, arenas=(replace(plan.arenas[0], size="x"),)).save(path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="size of an arena is 'x': must be an integer"):
+        Plan.load(path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"fixed": [1 << 61, -1]}, "fixed has 2305843009213693952: must be less than"),
         ({"fixed": [0, 64]}, "fixed offsets of requests 0 and 1 overlap while both are held"),
         ({"fixed": [3, -1]}, "fixed offset of request 0 is 3: must be -1 or a multiple of 64"),
         ({"alignments": [64, 96]}, "alignment of request 1 is 96: must be a multiple of 64"),
@@ -303,7 +372,10 @@ def test_the_validator_finds_every_overlap_that_a_pairwise_check_finds() -> None
             for j in range(i)
         )
         plan = memory.plan(trace)
-        arenas = (replace(plan.arenas[0], size=100),)
+        arenas = (replace(plan.arenas[0], size=int((offsets + trace.size).max())),)
+        if arenas[0].size < arenas[0].lower_bound:  # cannot be right: the bound is proven
+            assert not right
+            continue
         try:
             replace(plan, offsets=offsets, arenas=arenas).validate()
             verdicts.append((right, True))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from warploom import memory
+from warploom.memory.lifetimes import Lifetimes
 from warploom.memory.profiles import read_profile
 
 
@@ -121,3 +122,10 @@ def test_a_real_profile_is_read_whole(tmp_path: Path) -> None:
     assert "aten::addmm" in trace.sites
     assert "a step" in trace.phases
     assert memory.simulate(trace).fits
+
+
+def test_sizes_beyond_64_bits_are_told() -> None:
+    requests = Lifetimes("some file")
+    requests.alloc(0, 1, 1 << 70)
+    with pytest.raises(ValueError, match="some file: a size is no number of 64 bits"):
+        requests.trace(1, {})

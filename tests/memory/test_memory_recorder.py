@@ -53,6 +53,50 @@ def test_every_storage_is_a_request(fake: bool) -> None:
     assert labels(trace, 1) == ("forward 0", "forward: aten.add.Tensor")
 
 
+def test_a_trace_is_of_one_device() -> None:
+    kept = []
+
+    def step() -> None:
+        kept.append(torch.zeros(10, device="meta"))
+        kept.append(torch.zeros(1000, device="cuda"))  # 4000 bytes
+        kept.append(kept[-1].double())  # 8000
+        kept[-2].to("cpu")  # 4000
+
+    mode = memory.fake_mode()
+    trace = memory.record(step, warmup=1, steps=1, fake=mode)
+    assert trace.size.tolist() == [4000, 8000] * 2
+    notes = trace.notes
+    assert (notes["device"], notes["step_requests"]) == ("cuda:0", [2, 4])
+    assert notes["left_out"] == {"cpu": {"requests": 2, "bytes": 8000}}
+    kept.clear()
+    host = memory.record(step, warmup=0, steps=1, fake=mode, device="cpu")
+    assert host.size.tolist() == [4000]
+    assert host.notes["left_out"] == {"cuda:0": {"requests": 2, "bytes": 12000}}
+    named = memory.record(step, warmup=0, steps=1, fake=mode, device="cuda")
+    assert named.notes["device"] == "cuda:0"
+    with pytest.raises(ValueError, match="device is 'cuda:1': tensors were on cpu, cuda:0 only"):
+        memory.record(step, warmup=0, steps=1, fake=mode, device="cuda:1")
+
+
+def test_of_several_devices_one_must_be_named() -> None:
+    def step() -> None:
+        for device in ("cuda:0", "cuda:1", "cpu"):
+            torch.zeros(3, device=device)
+
+    with pytest.raises(ValueError, match="device is None: must be one of cpu, cuda:0, cuda:1"):
+        memory.record(step, warmup=0, steps=1)
+    with pytest.raises(ValueError, match="device is 'gpu': must be as cpu or cuda:0"):
+        memory.record(step, device="gpu")
+    trace = memory.record(step, warmup=0, steps=1, device="cuda:1")
+    assert trace.notes["left_out"].keys() == {"cpu", "cuda:0"}
+
+
+def test_what_is_made_on_meta_holds_nothing() -> None:
+    model = nn.Linear(64, 64, device="meta")
+    trace = memory.record(lambda: model(torch.ones(2, 64, device="meta")), warmup=0, fake=False)
+    assert (len(trace), trace.notes["device"], trace.notes["left_out"]) == (0, None, {})
+
+
 def test_phases_modules_and_steps_of_training() -> None:
     mode = memory.fake_mode()
     with mode:

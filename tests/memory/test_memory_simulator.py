@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from warploom import memory
@@ -336,6 +337,18 @@ def test_planned_is_the_plan_and_what_has_no_place_in_it() -> None:
     late = trace_of(("a", 3 * MIB), ("b", 2 * MIB), ("c", 3 * MIB), "a", "b", "c")
     result = memory.simulate(late, policy="planned", plan=plan)
     assert (result.reserved_peak, result.in_plan, result.conflicts) == (26 * MIB, 2, 1)
+    assert result.unmatched == 0
+
+
+def test_a_plan_that_matches_nothing_says_so() -> None:
+    steps = memory.synthetic.training(2, steps=3)
+    last = np.array([steps.phases[phase].endswith(" 2") for phase in steps.phase])
+    plan = memory.plan(steps.take(~last), time_limit=None, work_limit=10_000)
+    with pytest.warns(RuntimeWarning, match=rf"plan matches none of the trace's {last.sum()} "):
+        result = memory.simulate(steps.take(last), policy="planned", plan=plan)
+    assert (result.unmatched, result.in_plan) == (last.sum(), 0)
+    result = memory.simulate(steps, policy="planned", plan=plan)  # earlier steps match
+    assert (result.unmatched, result.in_plan) == (last.sum(), (~last).sum())
 
 
 def test_plans_that_cannot_serve_are_refused() -> None:

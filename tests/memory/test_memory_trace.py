@@ -38,6 +38,15 @@ def test_what_ends_at_a_time_is_not_held_with_what_begins_then() -> None:
         (([1, 1], [0, 5], [1, 5]), "free of request 1 is 5: must be after its alloc, 5"),
         (([1], [0], [1, 2]), "free has shape"),
         (([1.5], [0], [1]), "size has dtype float64: must be integers"),
+        (([1], [0], [1], [1 << 32]), "stream has 4294967296: must be a number of 32 bits"),
+        (
+            ([1], [0], [1], [0], [-(1 << 31) - 1]),
+            "pool has -2147483649: must be a number of 32 bits",
+        ),
+        ((np.array([1 << 63], np.uint64), [0], [1]), "size has 9223372036854775808: must be"),
+        (([1 << 61] * 2, [0, 2], [1, 3]), r"size: all 2 requests, .* 4.61e\+18: must be less than"),
+        (([1], [0], [1 << 62]), "free of request 0 is 4611686018427387904: must be between"),
+        (([1], [-(1 << 62)], [0]), "alloc of request 0 is -4611686018427387904: must be between"),
         (([1], [0], [1], [0], [0], [3]), "phase of request 0 is 3: must be a place in phases"),
     ],
 )
@@ -84,7 +93,22 @@ def test_events_that_cannot_be_are_refused() -> None:
     builder.free("a")
     with pytest.raises(ValueError, match="event 2: 'a' is freed twice: it was at event 1"):
         builder.free("a")
+    with pytest.raises(
+        ValueError, match="size is 4611686018427387904: must be at least 0 and less"
+    ):
+        builder.alloc("b", 1 << 62)
     assert len(builder.finish()) == 1
+
+
+def test_streams_and_pools_of_64_bits_stay_apart() -> None:
+    builder = TraceBuilder()
+    streams = [1 << 32, 0, 1 << 33, 1 << 32]
+    for number, stream in enumerate(streams):
+        builder.alloc(number, 8, stream=stream, pool=5 * stream)
+    trace = builder.finish()
+    assert trace.stream.tolist() == trace.pool.tolist() == [1, 0, 2, 1]
+    assert trace.notes["streams"] == [0, 1 << 32, 1 << 33]
+    assert trace.notes["pools"] == [0, 5 << 32, 5 << 33]
 
 
 def test_an_empty_trace() -> None:
@@ -98,6 +122,9 @@ def test_traces_in_a_row() -> None:
     assert both.peak == small().peak
     with pytest.raises(ValueError, match="all of one alignment"):
         concatenated([small(), Trace([1], [0], [1])])
+    late = Trace([1], [0], [3 << 60])
+    with pytest.raises(ValueError, match=r"end at \d+ one after another: must be before 2\*\*62"):
+        concatenated([late, late])
 
 
 def test_some_requests() -> None:
@@ -112,6 +139,7 @@ def test_some_requests() -> None:
         lambda seed: synthetic.training(4, seed=seed),
         lambda seed: synthetic.experts(3, experts=4, seed=seed),
         lambda seed: synthetic.hard(60, seed=seed),
+        lambda seed: synthetic.harder(60, seed=seed),
     ],
 )
 def test_made_traces_depend_on_their_seed_alone(make) -> None:
@@ -119,8 +147,40 @@ def test_made_traces_depend_on_their_seed_alone(make) -> None:
     assert make(1).digest != make(2).digest
 
 
-def test_a_hard_instance_is_full_at_its_peak() -> None:
-    trace = synthetic.hard(80, seed=3)
+@pytest.mark.parametrize("made", [synthetic.hard, synthetic.harder])
+def test_a_hard_instance_is_full_at_its_peak(made) -> None:
+    trace = made(80, seed=3)
     times, held = trace.load()
     assert trace.peak == 1 << 20
     assert np.diff(times)[held[:-1] == trace.peak].sum() > 0.05 * (times[-1] - times[0])
+
+
+def first_fit(trace: Trace) -> int:
+    """The size of a plan that places blocks by falling size, each as low as it can lie."""
+    rows = list(zip(trace.size.tolist(), trace.alloc.tolist(), trace.free.tolist(), strict=True))
+    placed: list[tuple[int, int, int, int]] = []
+    for size, alloc, free in sorted(rows, reverse=True):
+        low = 0
+        for begin, end in sorted((o, e) for o, e, a, f in placed if a < free and alloc < f):
+            if begin - low >= size:
+                break
+            low = max(low, end)
+        placed.append((low, low + size, alloc, free))
+    return max(end for _, end, _, _ in placed)
+
+
+def test_harder_instances_are_harder_for_first_fit() -> None:
+    def over(made) -> float:
+        traces = [made(150, seed=seed) for seed in range(10)]
+        return float(np.mean([first_fit(trace) / trace.peak for trace in traces]))
+
+    assert over(synthetic.harder) > 1.22
+    assert over(synthetic.hard) < 1.15
+
+
+@pytest.mark.parametrize("made", [synthetic.hard, synthetic.harder])
+def test_hard_instances_that_cannot_be(made) -> None:
+    with pytest.raises(ValueError, match="requests is 4: must be at least 5"):
+        made(4)
+    with pytest.raises(ValueError, match="capacity is 1000: must be a positive multiple of 1024"):
+        made(10, capacity=1000)

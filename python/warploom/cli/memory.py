@@ -40,6 +40,9 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the trace")
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps (default 3)")
+    parser.add_argument(
+        "--device", help="of the script's tensors, as cuda:1; default: the only one but the CPU"
+    )
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +85,19 @@ def _record(arguments: argparse.Namespace) -> int:
     if arguments.model:
         from warploom.memory import workloads
 
+        if arguments.device:
+            raise ValueError(
+                f"--device {arguments.device}: must be left out, models are on the CPU"
+            )
         trace = workloads.record(arguments.model, warmup=1, steps=max(arguments.steps - 1, 1))
     else:
         trace = _record_script(arguments)
     memory.save(trace, arguments.out)
-    print(f"{len(trace)} requests, {amount(trace.peak)} held at most")
+    where = f" on {trace.notes['device']}" if trace.notes["device"] else ""
+    print(f"{len(trace)} requests{where}, {amount(trace.peak)} held at most")
+    for device, sums in trace.notes["left_out"].items():
+        size = amount(sums["bytes"])
+        print(f"left out: {sums['requests']} requests on {device}, {size} in all", file=sys.stderr)
     print(f"wrote {arguments.out}")
     return 0
 
@@ -99,7 +110,7 @@ def _record_script(arguments: argparse.Namespace) -> Trace:
     sys.argv = [str(arguments.script), *arguments.args]
     sys.path.insert(0, str(arguments.script.resolve().parent))
     try:
-        with memory.recording(most_steps=arguments.steps) as recorder:
+        with memory.recording(most_steps=arguments.steps, device=arguments.device) as recorder:
             runpy.run_path(str(arguments.script), run_name="__main__")
     finally:
         sys.argv, sys.path[:] = before, path

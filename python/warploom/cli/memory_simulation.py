@@ -84,7 +84,10 @@ def _simulate(
 def _document(result: Simulation) -> dict[str, Any]:
     names = ("policy", "capacity", "reserved_peak", "allocated_peak", "requested_peak", "fits")
     more = ("fragmentation", "segments", "device_allocs", "device_frees", "retries", "in_plan")
-    document = {name: getattr(result, name) for name in (*names, *more, "conflicts", "oom_request")}
+    document = {
+        name: getattr(result, name)
+        for name in (*names, *more, "conflicts", "unmatched", "oom_request")
+    }
     moments = {"at_peak": result.at_peak, "worst": result.worst, "oom": result.oom}
     return {
         **document,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from warploom.memory import container, profiles, snapshots
-from warploom.memory.trace import COLUMNS, Trace
+from warploom.memory.trace import COLUMNS, MOST, Trace
 
 _DELTA = frozenset({"alloc", "phase"})
 # What a CSV file may call a column.
@@ -118,9 +118,13 @@ def _row(path: Path, line: int, row: list[str], places: list[int]) -> tuple[Any,
     if len(row) <= max(places):
         raise ValueError(f"{path}, line {line}: has {len(row)} fields: is the file cut off?")
     try:
-        return (row[places[0]], *(int(row[place]) for place in places[1:]))
+        numbers = [int(row[place]) for place in places[1:]]
     except ValueError as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
+    for number in numbers:
+        if abs(number) >= MOST:
+            raise ValueError(f"{path}, line {line}: {number} must be between -2**62 and 2**62")
+    return (row[places[0]], *numbers)
 
 
 def write_csv(trace: Trace, path: str | Path, offsets: np.ndarray | None = None) -> None:

@@ -159,7 +159,10 @@ class Lifetimes:
                     *(request.pool, request.phase, request.site),
                 )
             )
-        table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
+        try:
+            table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
+        except OverflowError as error:
+            raise ValueError(f"{self.where}: a size is no number of 64 bits: {error}") from error
         columns: dict[str, Any] = dict(zip(COLUMNS, table.T, strict=True))
         return Trace(
             **columns,

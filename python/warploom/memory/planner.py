@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from warploom import _core
 from warploom.memory.plans import Arena, Plan, Step
-from warploom.memory.trace import Ints, Longs, Trace
+from warploom.memory.trace import MOST, Ints, Longs, Trace
 
 Streams = Literal["separate", "shared"]
 
@@ -41,7 +42,8 @@ def plan(
         streams: "separate": each stream has an arena of its own, as in torch's allocator, so that
             no block passes from one stream to another unseen. "shared": they share one, which is
             right if every ``free`` of the trace is when all streams had passed.
-        alignments: [requests], bytes, multiples of the trace's own: of single requests.
+        alignments: [requests], bytes, multiples of the trace's own: of single requests. An arena
+            begins at a multiple of all of its requests'.
         fixed: [requests], offsets that are given, -1 where none is; for traces of one arena.
 
     Raises:
@@ -79,13 +81,28 @@ def plan(
             capacity=(capacity or 0) if len(arenas) == 1 else 0,
             **{k: None if c is None else c[requests] for k, c in columns.items()},
         )
-        base = sum(arena.size for arena in made)
+        base = _base(made, requests, columns["alignments"])
         offsets[requests] = np.frombuffer(found["offsets"], np.int64) + base
         made.append(_arena(pool, stream, base, found))
     offsets[trace.size == 0] = 0
     offsets.flags.writeable = False
     taken = time.perf_counter() - begin
-    return Plan(offsets, tuple(made), trace.digest, seed, taken, trace)
+    return Plan(offsets, tuple(made), trace.digest, seed, taken, trace, **columns)
+
+
+def _base(made: list[Arena], requests: npt.NDArray[np.intp], alignments: Longs | None) -> int:
+    """Where the next arena begins: after the last, at a multiple of its requests' alignments."""
+    end = made[-1].base + made[-1].size if made else 0
+    if end == 0 or alignments is None:
+        return end
+    multiple = math.lcm(*np.unique(alignments[requests]).tolist())
+    base = -(-end // multiple) * multiple
+    if base >= MOST:
+        raise ValueError(
+            f"alignments: an arena would begin at {base}, a multiple of {multiple}: must be less "
+            "than 2**62"
+        )
+    return base
 
 
 def _arenas(trace: Trace, streams: str) -> list[tuple[int, int | None, npt.NDArray[np.intp]]]:
@@ -109,7 +126,12 @@ def _column(trace: Trace, name: str, given: npt.ArrayLike | None) -> Longs | Non
             f"{name} has shape {column.shape} and dtype {column.dtype}: must be integers, one for "
             f"each of {len(trace)} requests"
         )
-    return np.ascontiguousarray(column, np.int64)
+    # Half of what sizes are below, so that an offset, an alignment and a size have a sum.
+    if column.size and int(column.max()) >= MOST // 2:
+        raise ValueError(f"{name} has {int(column.max())}: must be less than 2**61")
+    column = np.array(column, np.int64)
+    column.flags.writeable = False
+    return column
 
 
 def _check(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from warploom.memory import container
 from warploom.memory.trace import Longs, Trace
-from warploom.memory.validator import check
+from warploom.memory.validator import Span, check
 
 
 class Step(NamedTuple):
@@ -47,6 +47,7 @@ class Plan:
         trace_digest: of the trace that it is for.
         seed, seconds: what it was made with, and how long it took.
         trace: the trace, where the plan was made or given it; not in files.
+        alignments, fixed: what single requests were given, int64 [requests]; None: nothing.
     """
 
     offsets: Longs
@@ -55,11 +56,13 @@ class Plan:
     seed: int = 0
     seconds: float = 0.0
     trace: Trace | None = None
+    alignments: Longs | None = None
+    fixed: Longs | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that the plan takes."""
-        return sum(arena.size for arena in self.arenas)
+        """Bytes that the plan takes: the end of its last arena."""
+        return max((arena.base + arena.size for arena in self.arenas), default=0)
 
     @property
     def lower_bound(self) -> int:
@@ -91,22 +94,26 @@ class Plan:
             raise ValueError(
                 f"the plan is for trace {self.trace_digest}: this one is {trace.digest}"
             )
-        return Plan(self.offsets, self.arenas, self.trace_digest, self.seed, self.seconds, trace)
+        return replace(self, trace=trace)
 
     def validate(self, trace: Trace | None = None) -> None:
         """Proves by a sweep over time, with code that shares nothing with the planner, that no two
-        requests share a byte while both are held, none lies outside of its arena, and every offset
-        is a multiple of the alignment.
+        requests share a byte while both are held, none lies outside of its arena, every offset is
+        a multiple of the alignments and where it was given, arenas are as large as what lies in
+        them, and lower bounds are at least the maximum load and at most the size.
+
+        Taken on trust: that a lower bound above the maximum load is one (a search says so), and how
+        the plan came about (seed, seconds, work, history).
 
         Raises:
-            ValueError: the first request at fault; or there is no trace, or it is another one.
+            ValueError: the first request or arena at fault; or there is no trace, or another one.
         """
-        trace = trace or self.trace
+        trace = self.trace if trace is None else trace
         if trace is None:
             raise ValueError("trace is missing: the plan was read from a file without it")
         plan = self.for_trace(trace)
-        spans = [(a.pool, a.stream, a.base, a.base + a.size) for a in plan.arenas]
-        check(trace, plan.offsets, spans)
+        spans = [Span(a.pool, a.stream, a.base, a.size, a.lower_bound) for a in plan.arenas]
+        check(trace, plan.offsets, spans, plan.alignments, plan.fixed)
 
     def save(self, path: str | Path) -> None:
         """Writes the plan, without its trace."""
@@ -116,7 +123,9 @@ class Plan:
             "seconds": self.seconds,
             "arenas": [{**vars(arena), "history": list(arena.history)} for arena in self.arenas],
         }
-        container.write(Path(path), "plan", header, {"offsets": self.offsets})
+        columns = {"offsets": self.offsets, "alignments": self.alignments, "fixed": self.fixed}
+        given = {name: column for name, column in columns.items() if column is not None}
+        container.write(Path(path), "plan", header, given)
 
     @classmethod
     def load(cls, path: str | Path, trace: Trace | None = None) -> Plan:
@@ -128,12 +137,15 @@ class Plan:
         path = Path(path)
         header, columns = container.read(path, "plan")
         try:
-            arenas = tuple(
-                Arena(**{**fields, "history": _steps(fields["history"])})
-                for fields in header["arenas"]
-            )
+            arenas = tuple(_read_arena(fields) for fields in header["arenas"])
             plan = cls(
-                columns["offsets"], arenas, header["trace"], header["seed"], header["seconds"]
+                columns["offsets"],
+                arenas,
+                header["trace"],
+                header["seed"],
+                header["seconds"],
+                alignments=columns.get("alignments"),
+                fixed=columns.get("fixed"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: the header is damaged: {error!r}") from error
@@ -144,6 +156,14 @@ class Plan:
             f"Plan({len(self.offsets)} requests, size {self.size} bytes, "
             f"lower bound {self.lower_bound}, gap {self.gap:.4%})"
         )
+
+
+def _read_arena(fields: dict[str, Any]) -> Arena:
+    for name, value in fields.items():
+        none = name == "stream" and value is None
+        if name != "history" and not none and type(value) is not int:
+            raise TypeError(f"{name} of an arena is {value!r}: must be an integer")
+    return Arena(**{**fields, "history": _steps(fields["history"])})
 
 
 def _steps(rows: Sequence[Sequence[object]]) -> tuple[Step, ...]:

@@ -2,8 +2,11 @@
 
 Every storage that an op makes is a request; it ends when torch lets the storage go. Who asked is
 told by the module that runs forward and the op, or by the node of the backward graph and the op.
-What kernels allocate inside themselves (workspaces) is not seen. A fake tensor's value, where a
-step asks for one, is 0, which a warning tells.
+What kernels allocate inside themselves (workspaces) is not seen, nor which stream an op runs on. A
+fake tensor's value, where a step asks for one, is 0, which a warning tells.
+
+A trace is of one device. What other devices hold is left out, and the trace's notes say how much;
+meta tensors hold nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.modules import module as torch_module
@@ -48,14 +53,20 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(
-        self, *, alignment: int = ALIGNMENT, count_optimizers: bool = True, most_steps: int = 0
+        self,
+        *,
+        alignment: int = ALIGNMENT,
+        count_optimizers: bool = True,
+        most_steps: int = 0,
+        device: str | torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._device = None if device is None else _named(_parsed(device))
         self._count_optimizers = count_optimizers
         self._most_steps = most_steps
         self.steps = 0
         self.step_times: list[int] = []
-        self.step_requests: list[int] = []
+        self.step_requests: list[int] = []  # on all devices
         self._builder = TraceBuilder(alignment=alignment)
         self._watched: set[int] = set()  # storages' keys
         self._modules: list[str] = []
@@ -63,7 +74,7 @@ class Recorder(TorchDispatchMode):
         self._optimizing = 0
         self._kind = ""
         self._counts: dict[str, int] = {}
-        self._requests = 0
+        self._devices: list[str] = []  # of each request
         self._hooks = ExitStack()
 
     def __enter__(self) -> Recorder:
@@ -114,7 +125,7 @@ class Recorder(TorchDispatchMode):
         gc.collect()
         self.steps += 1
         self.step_times.append(self._builder.now)
-        self.step_requests.append(self._requests)
+        self.step_requests.append(len(self._devices))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -148,13 +159,15 @@ class Recorder(TorchDispatchMode):
         return f"{kind} {self._counts[kind]}", f"{where}: {func}"
 
     def _watch(self, tensor: torch.Tensor, phase: str, site: str) -> None:
+        if tensor.device.type == "meta":
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._watched:
             return
         self._watched.add(key)
         self._builder.alloc(key, storage.nbytes(), phase=phase, site=site)
-        self._requests += 1
+        self._devices.append(_named(tensor.device))  # a fake tensor's storage says meta
         weakref.finalize(storage, self._gone, key).atexit = False
 
     def _gone(self, key: int) -> None:
@@ -163,9 +176,57 @@ class Recorder(TorchDispatchMode):
             self._builder.free(key)
 
     def trace(self, **notes: Any) -> Trace:
-        """What was recorded so far; its notes say when each step ended."""
-        steps = {"step_times": self.step_times, "step_requests": self.step_requests}
-        return self._builder.finish({**steps, **notes})
+        """What was recorded so far on the device; the notes name it, and say what was left out of
+        others and when each step ended.
+
+        Raises:
+            ValueError: nothing was recorded on the device; or none is given, and there are several
+                besides the CPU.
+        """
+        device = _chosen(self._device, self._devices)
+        whole = self._builder.finish()
+        mine = np.array([name == device for name in self._devices], bool)
+        left_out: dict[str, dict[str, int]] = {}
+        for request in np.flatnonzero(~mine):
+            sums = left_out.setdefault(self._devices[request], {"requests": 0, "bytes": 0})
+            sums["requests"] += 1
+            sums["bytes"] += int(whole.size[request])
+        facts = {
+            "device": device,
+            "left_out": left_out,
+            "step_times": self.step_times,
+            "step_requests": [int(mine[:count].sum()) for count in self.step_requests],
+        }
+        return replace(whole.take(mine), notes={**whole.notes, **facts, **notes})
+
+
+def _parsed(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}: must be as cpu or cuda:0") from error
+
+
+def _named(device: torch.device) -> str:
+    """As "cpu" or "cuda:0"."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"{device.type}:{device.index or 0}"
+
+
+def _chosen(device: str | None, seen: Sequence[str]) -> str | None:
+    """The device given, or the only one besides the CPU, or the CPU; None: nothing was seen."""
+    there = sorted(set(seen))
+    if device is not None:
+        if device not in there:
+            raise ValueError(
+                f"device is {device!r}: tensors were on {', '.join(there) or 'no device'} only"
+            )
+        return device
+    others = [name for name in there if name != "cpu"]
+    if len(others) > 1:
+        raise ValueError(f"device is None: must be one of {', '.join(there)}")
+    return next(iter(others or there), None)
 
 
 def _value(item: Callable[[torch.Tensor], Any], tensor: torch.Tensor) -> Any:
@@ -189,6 +250,7 @@ def record(
     warmup: int = 1,
     steps: int = 2,
     fake: bool | FakeTensorMode = True,
+    device: str | torch.device | None = None,
 ) -> Trace:
     """Records training steps.
 
@@ -197,14 +259,18 @@ def record(
         warmup: first steps, in which for instance optimizers make their state; recorded too.
         fake: a mode of ``fake_mode``, under which the model was built; True: a new one, for steps
             that build what they need; False: real tensors.
+        device: whose memory, as "cuda:0"; None: the only device besides the CPU that tensors were
+            on, or else the CPU.
 
     Returns:
         The trace of all steps. Tensors that were there before begin at their first use, in the
-        phase "before". ``notes`` holds "warmup", and for each step its end in "step_times" and the
-        requests made until then in "step_requests".
+        phase "before". ``notes`` holds "warmup", for each step its end in "step_times" and the
+        requests made until then in "step_requests", the "device", and in "left_out" for each other
+        device its requests and their bytes.
 
     Raises:
-        ValueError: warmup is negative or steps is less than 1.
+        ValueError: warmup is negative or steps is less than 1; nothing was recorded on the device;
+            or it is none, or it is None and there were several besides the CPU.
     """
     if warmup < 0 or steps < 1:
         raise ValueError(f"warmup is {warmup}, steps is {steps}: must be at least 0 and at least 1")
@@ -212,7 +278,7 @@ def record(
     with ExitStack() as stack:
         if mode:
             stack.enter_context(mode)
-        recorder = stack.enter_context(Recorder(count_optimizers=False))
+        recorder = stack.enter_context(Recorder(count_optimizers=False, device=device))
         for _ in range(warmup + steps):
             step()
             recorder.mark_step()
@@ -220,16 +286,19 @@ def record(
 
 
 @contextmanager
-def recording(*, fake: bool = True, most_steps: int = 0) -> Iterator[Recorder]:
+def recording(
+    *, fake: bool = True, most_steps: int = 0, device: str | torch.device | None = None
+) -> Iterator[Recorder]:
     """Records a block of code; the steps are those of its optimizers.
 
     Args:
         fake: under tensors without memory.
         most_steps: leaves the block after so many; 0: when it ends.
+        device: as of ``record``.
     """
     with ExitStack() as stack:
         if fake:
             stack.enter_context(fake_mode())
-        recorder = stack.enter_context(Recorder(most_steps=most_steps))
+        recorder = stack.enter_context(Recorder(most_steps=most_steps, device=device))
         stack.enter_context(suppress(_Enough))
         yield recorder

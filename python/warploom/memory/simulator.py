@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -74,6 +75,7 @@ class Simulation:
         device_allocs, device_frees: calls that take or return the device's memory.
         retries: how often all of the cache was given back to make room.
         in_plan, conflicts: requests that got their place in the plan, and whose place was taken.
+        unmatched: requests of the trace for which the plan has no place.
         oom_request: the first request that did not fit, at which the simulation ended; or None.
         oom: what was held then.
         log: what happened, in order, with dtype ``EVENT`` (``action`` is a place in ``ACTIONS``),
@@ -94,6 +96,7 @@ class Simulation:
     retries: int
     in_plan: int
     conflicts: int
+    unmatched: int
     oom_request: int | None
     oom: Moment | None
     log: npt.NDArray[Any] | None = None
@@ -158,7 +161,9 @@ def simulate(
         capacity: bytes of the device; None: no limit.
         options: as in PYTORCH_ALLOC_CONF, a text or a mapping.
         plan: for "planned". If it is another trace's, it must have that trace, and requests are
-            matched: the n-th of a pool, stream, phase and size takes the place of the n-th there.
+            matched: the n-th of a pool, stream, phase and size takes the place of the n-th there;
+            a RuntimeWarning tells where none is. "forward 3" is another phase than "forward 0", so
+            that later steps do not match the plan of earlier ones.
         empty_cache: times at which torch.cuda.empty_cache is called.
         segments: addresses of new segments, in the order in which they are taken.
         log: keeps everything that happens, 56 bytes for each event.
@@ -173,6 +178,14 @@ def simulate(
     if (plan is not None) != (policy == "planned"):
         raise ValueError(f"plan is {plan!r}: must be given for policy 'planned', and only for it")
     offset, arena = (None, 0) if plan is None else _places(trace, plan)
+    unmatched = 0 if offset is None else int((offset < 0).sum())
+    if len(trace) and unmatched == len(trace):
+        warnings.warn(
+            f"plan matches none of the trace's {len(trace)} requests: all go to the caching "
+            "allocator; pools, streams, phases and sizes must be those of the plan's trace",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     answer = _core.memory_simulate(
         size=trace.size,
         alloc=trace.alloc,
@@ -209,6 +222,7 @@ def simulate(
         retries=answer["retries"],
         in_plan=answer["in_arena"],
         conflicts=answer["conflicts"],
+        unmatched=unmatched,
         oom_request=answer["oom_request"] if failed else None,
         oom=Moment(*answer["oom"]) if failed else None,
         log=np.frombuffer(answer["log"], EVENT) if log else None,

@@ -14,6 +14,8 @@ import numpy.typing as npt
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
+# Times and the sum of all sizes stay below it, so that no sum or difference of two wraps.
+MOST = 1 << 62
 # Columns in the order of files and digests, with their types.
 COLUMNS: dict[str, type[np.generic]] = {
     "size": np.int64,
@@ -67,7 +69,7 @@ class Trace:
 
     def __post_init__(self) -> None:
         for name, dtype in COLUMNS.items():
-            column = np.array(_integers(name, getattr(self, name)), dtype=dtype)
+            column = _integers(name, getattr(self, name), dtype)
             if name not in ("size", "alloc", "free") and column.size == 0:
                 column = np.zeros(len(self.size), dtype)
             column.flags.writeable = False
@@ -82,6 +84,9 @@ class Trace:
 
     def _check_values(self) -> None:
         self._none(self.size < 0, "size", "at least 0")
+        for name in ("alloc", "free"):
+            times = getattr(self, name)
+            self._none((times <= -MOST) | (times >= MOST), name, "between -2**62 and 2**62")
         self._none(self.alloc >= self.free, "free", "after its alloc, {alloc}")
         for column, table in (("phase", self.phases), ("site", self.sites)):
             values = getattr(self, column)
@@ -91,6 +96,13 @@ class Trace:
             raise ValueError(f"ids has {len(self.ids)} names: must have one for each request")
         if self.alignment < 1:
             raise ValueError(f"alignment is {self.alignment}: must be at least 1 byte")
+        # In floating point, which does not wrap: its error is far below the room to 2**63.
+        total = (np.ceil(self.size / float(self.alignment)) * float(self.alignment)).sum()
+        if self.alignment >= MOST or total >= MOST:
+            raise ValueError(
+                f"size: all {len(self)} requests, rounded up to {self.alignment} bytes, are "
+                f"{total:.3g}: must be less than 2**62"
+            )
 
     def _none(self, wrong: npt.NDArray[np.bool_], column: str, must: str) -> None:
         if not wrong.any():
@@ -151,17 +163,25 @@ class Trace:
         return f"Trace({len(self)} requests, peak {self.peak} bytes, {self.digest[:8]})"
 
 
-def _integers(name: str, values: Any) -> npt.NDArray[Any]:
+def _integers(name: str, values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A copy with that dtype, which must hold every value as it is."""
     column = np.asarray(values)
     if column.size and column.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {column.dtype}: must be integers")
-    return column
+    if column.size:
+        limits = np.iinfo(dtype)  # type: ignore[type-var]
+        for value in (int(column.min()), int(column.max())):
+            if not limits.min <= value <= limits.max:
+                raise ValueError(f"{name} has {value}: must be a number of {limits.bits} bits")
+    return np.array(column, dtype=dtype)
 
 
 class TraceBuilder:
     """Makes a trace of events as they come; a handle is what a free names (an address, an id).
 
-    Every event takes one tick of the clock. What is never freed lives to the end.
+    Every event takes one tick of the clock. What is never freed lives to the end. Streams and pools
+    may be any numbers, as the 64 bits of a stream's handle. In the trace they are counted in the
+    order of their first use, 0 being 0; the notes "streams" and "pools" hold what they were.
     """
 
     def __init__(self, *, alignment: int = 1) -> None:
@@ -170,6 +190,8 @@ class TraceBuilder:
         self._rows: list[list[int]] = []  # size, alloc, free (-1: still held), stream, pool, ...
         self._held: dict[Any, int] = {}
         self._freed: dict[Any, int] = {}
+        self._streams = {0: 0}
+        self._pools = {0: 0}
         self._phases: dict[str, int] = {}
         self._sites: dict[str, int] = {}
 
@@ -186,13 +208,15 @@ class TraceBuilder:
         """A request; returns its number.
 
         Raises:
-            ValueError: a negative size, or the handle is held.
+            ValueError: a size that is negative or 2**62 or more, or the handle is held.
         """
-        if size < 0:
-            self._fail(f"size is {size}", "must be at least 0")
+        if not 0 <= size < MOST:
+            self._fail(f"size is {size}", "must be at least 0 and less than 2**62")
         if handle in self._held:
             self._fail(f"{handle!r} is allocated", "it is held since before: must be freed first")
-        row = [size, self.now, -1, stream, pool]
+        row = [size, self.now, -1]
+        row.append(self._streams.setdefault(stream, len(self._streams)))
+        row.append(self._pools.setdefault(pool, len(self._pools)))
         row.append(self._phases.setdefault(phase, len(self._phases)))
         row.append(self._sites.setdefault(site, len(self._sites)))
         self._held[handle] = len(self._rows)
@@ -229,7 +253,7 @@ class TraceBuilder:
             phases=tuple(self._phases) or ("",),
             sites=tuple(self._sites) or ("",),
             alignment=self.alignment,
-            notes=notes or {},
+            notes={"streams": list(self._streams), "pools": list(self._pools), **(notes or {})},
         )
 
 
@@ -237,7 +261,7 @@ def concatenated(traces: Sequence[Trace]) -> Trace:
     """Traces one after another in time, names joined; all of one alignment.
 
     Raises:
-        ValueError: no trace, or alignments differ.
+        ValueError: no trace, alignments differ, or the times reach 2**62.
     """
     if len({trace.alignment for trace in traces}) != 1:
         raise ValueError("traces: must be at least one, all of one alignment")
@@ -247,6 +271,9 @@ def concatenated(traces: Sequence[Trace]) -> Trace:
     start = 0
     for trace in traces:
         shift = start - int(trace.alloc.min(initial=0))
+        start = shift + int(trace.free.max(initial=0))
+        if start >= MOST:
+            raise ValueError(f"traces: end at {start} one after another: must be before 2**62")
         for name in ("size", "stream", "pool"):
             columns[name].append(getattr(trace, name))
         for name in ("alloc", "free"):
@@ -257,7 +284,6 @@ def concatenated(traces: Sequence[Trace]) -> Trace:
         ):
             places = np.array([table.setdefault(word, len(table)) for word in names])
             columns[name].append(places[getattr(trace, name)])
-        start = shift + int(trace.free.max(initial=0))
     joined: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Trace(
         **joined,
