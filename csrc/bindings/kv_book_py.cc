@@ -173,6 +173,14 @@ PyObject* call(Arguments& a) {
   Py_RETURN_NONE;
 }
 
+PyObject* settle_done(Arguments& a) {
+  auto* book = a.pointer<wl_kv_book>();
+  const auto* tags = a.pointer<int32_t>();
+  a.finish();
+  raise_on_error(wl_kv_book_settle_done(book, tags));
+  Py_RETURN_NONE;
+}
+
 // The most pages of any of the sequences; where they are more than `columns`, nothing is written.
 PyObject* tables(Arguments& a) {
   auto* book = a.pointer<wl_kv_book>();
@@ -251,6 +259,7 @@ void bind_kv_book(py::module_& m) {
       method<&commit>("kv_book_commit", "book"),
       method<&call<&wl_kv_book_abort>>("kv_book_abort", "book"),
       method<&call<&wl_kv_book_settle>>("kv_book_settle", "book"),
+      method<&settle_done>("kv_book_settle_done", "book, tags"),
       method<&tables>("kv_book_tables", "book, layer, sequences, table, columns, lengths"),
       {}};
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();

@@ -51,10 +51,10 @@ Book::Sequence Book::share(const Sequence& sequence) {
 
 void Book::leave(int32_t page, bool hot) {
   Page& p = pages_[page];
-  if (hot) --p.hot;
+  const bool cools = hot && --p.hot == 0;
   if (--p.refs == 0) {
     release_page(page);
-  } else if (p.hot == 0) {
+  } else if (cools) {
     cooled_.push_back(page);
   }
 }
@@ -112,7 +112,8 @@ wl_status Book::reorder(std::span<const int64_t> ids, std::span<const int64_t> f
   return WL_OK;
 }
 
-// Pages that were left and that nobody wants in 16 bits any more.
+// Pages get the layer's width when the last sequence that wanted them in 16 bits lets go, and only
+// then: those that have been cold since before `set_bits` wait for `shrink`.
 void Book::chill() {
   for (const int32_t page : cooled_) {
     const Page& p = pages_[page];
@@ -124,22 +125,71 @@ void Book::chill() {
   cooled_.clear();
 }
 
+// A block is listed once: codes that are taken for bfloat16, or halved twice, are garbage.
 void Book::plan(int32_t block, int bits) {
   const int width = width_of(block);
   if (width <= bits) return;
-  (width == 16 ? quantize_ : shrink_).push_back(block);
-  (width == 16 ? quantize_bits_ : shrink_bits_).push_back(bits);
+  auto& blocks = width == 16 ? quantize_ : shrink_;
+  auto& widths = width == 16 ? quantize_bits_ : shrink_bits_;
+  if (listed_[block]) {
+    int32_t& listed = widths[std::find(blocks.begin(), blocks.end(), block) - blocks.begin()];
+    listed = std::min(listed, int32_t(bits));
+    return;
+  }
+  listed_[block] = true;
+  blocks.push_back(block);
+  widths.push_back(bits);
+}
+
+// Nothing is to be done to a page that is gone: its blocks' bytes may be another's.
+void Book::unlist(int32_t page) {
+  const auto drop_from = [&](std::vector<int32_t>& blocks, std::vector<int32_t>& bits) {
+    size_t kept = 0;
+    for (size_t n = 0; n < blocks.size(); ++n) {
+      if (blocks[n] / (2 * p_.hk) == page) {
+        listed_[blocks[n]] = false;
+        continue;
+      }
+      blocks[kept] = blocks[n];
+      bits[kept++] = bits[n];
+    }
+    blocks.resize(kept);
+    bits.resize(kept);
+  };
+  drop_from(quantize_, quantize_bits_);
+  drop_from(shrink_, shrink_bits_);
+}
+
+void Book::narrow(int32_t block, int bits) {
+  const int32_t side = block % 2;
+  const int64_t unit = unit_of(block);
+  Layer& layer = layers_[pages_[block / (2 * p_.hk)].layer];
+  layer.units[side] -= units_of(width_of(block)) - units_of(bits);
+  slabs_[class_of(side)].shrink(unit, units_of(bits));
+  set_tag(block, unit, bits);
 }
 
 void Book::settle() {
   const auto apply = [&](std::vector<int32_t>& blocks, std::vector<int32_t>& bits) {
     for (size_t n = 0; n < blocks.size(); ++n) {
-      const int32_t block = blocks[n], side = block % 2;
-      const int64_t unit = unit_of(block);
-      Layer& layer = layers_[pages_[block / (2 * p_.hk)].layer];
-      layer.units[side] -= units_of(width_of(block)) - units_of(bits[n]);
-      slabs_[class_of(side)].shrink(unit, units_of(bits[n]));
-      set_tag(block, unit, bits[n]);
+      narrow(blocks[n], bits[n]);
+      listed_[blocks[n]] = false;
+    }
+    blocks.clear();
+    bits.clear();
+  };
+  apply(quantize_, quantize_bits_);
+  apply(shrink_, shrink_bits_);
+}
+
+// The ops failed. A block whose tag they wrote has its codes; the others are what they were.
+void Book::settle_done(const int32_t* tags) {
+  if (!tags) tags = p_.arena ? reinterpret_cast<const int32_t*>(p_.arena) : tags_.data();
+  const auto apply = [&](std::vector<int32_t>& blocks, std::vector<int32_t>& bits) {
+    for (const int32_t block : blocks) {
+      const int width = 2 << (tags[block] & 3);
+      if (width < width_of(block)) narrow(block, width);
+      listed_[block] = false;
     }
     blocks.clear();
     bits.clear();
@@ -215,7 +265,11 @@ wl_status Book::check() const {
       }
     }
   }
+  for (const int32_t page : writing_.written) {  // of a rebuild under way: nobody's yet
+    counted[page] = {int32_t(writing_.layer), 1, pages_[page].hot};
+  }
   Units units{};
+  std::vector<Layer> layers(p_.layers);
   int64_t used = 0;
   for (size_t id = 0; id < pages_.size(); ++id) {
     const Page &here = pages_[id], &there = counted[id];
@@ -231,8 +285,23 @@ wl_status Book::check() const {
         return fail(WL_INVALID, "page %zu has %d sequences and tag %d", id, here.refs,
                     tags_[block]);
       }
-      if (here.refs > 0) units[class_of(int(n % 2))] += units_of(width_of(block));
+      if (here.refs == 0) continue;
+      const int side = int(n % 2), width = width_of(block);
+      units[class_of(side)] += units_of(width);
+      layers[here.layer].units[side] += units_of(width);
+      if (!slabs_[class_of(side)].holds(unit_of(block), units_of(width), block)) {
+        return fail(WL_INVALID, "page %zu, block %lld: its place is not booked as its own", id,
+                    ll(n));
+      }
     }
+    if (here.refs > 0) ++layers[here.layer].pages;
+  }
+  for (int64_t n = 0; n < p_.layers; ++n) {
+    if (layers[n].pages == layers_[n].pages && layers[n].units == layers_[n].units) continue;
+    return fail(WL_INVALID,
+                "layer %lld has %lld pages, %lld and %lld units: counted %lld, %lld and %lld",
+                ll(n), ll(layers_[n].pages), ll(layers_[n].units[0]), ll(layers_[n].units[1]),
+                ll(layers[n].pages), ll(layers[n].units[0]), ll(layers[n].units[1]));
   }
   for (int c = 0; c < classes_; ++c) {
     if (units[c] + slabs_[c].free_units() == slots_ * kUnits) continue;

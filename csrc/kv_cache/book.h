@@ -47,6 +47,7 @@ class Book {
   wl_status shrink(int64_t layer, int64_t id, const int32_t* bits, std::span<const int64_t> indices,
                    std::span<const int64_t> heads, bool shared);
   void settle();
+  void settle_done(const int32_t* tags);
 
   wl_status set_bits(int64_t layer, const int32_t* bits);
   wl_status tables(int64_t layer, std::span<const int64_t> ids, int32_t* table, int64_t columns,
@@ -80,6 +81,7 @@ class Book {
     Row* row;
     int64_t at;
     int32_t page, old;
+    bool cools;  // the old one: this row was the last to want it in 16 bits
   };
   struct Extent {  // how far a row reaches when the piece is written
     Row* row;
@@ -91,14 +93,17 @@ class Book {
     Units all{};
     int64_t pages = 0;
   };
-  // An append, or a rebuild: then targets is the one row, and its holes are written.
+  // An append, or a rebuild: then targets is the one row, and `made` what it becomes once the holes
+  // of that are written. Until then the row is what it was.
   struct Writing {
     int64_t layer = 0, s = 0;
     std::vector<Row*> targets;
     size_t target = 0;
     int64_t done = 0;
     bool whole = false, rebuilding = false;
-    std::vector<int32_t> widths;  // of a rebuild: [pages, hk, 2]
+    Row made;
+    std::vector<int32_t> widths;   // of a rebuild: [pages, hk, 2]
+    std::vector<int32_t> written;  // pages that fill holes of `made`
   };
 
   // The arena (book_memory.cc).
@@ -142,12 +147,15 @@ class Book {
   void leave(int32_t page, bool hot);
   void chill();
   void plan(int32_t block, int bits);
+  void narrow(int32_t block, int bits);
+  void unlist(int32_t page);
 
   // Writing (book_write.cc), and what changes pages in other ways (book_edit.cc).
   Demand demand_of_append(int64_t layer, const std::vector<Row*>& rows, int64_t s) const;
   void reserve(Row* row, int64_t from, int64_t to);
   bool next_of_append();
   bool next_of_rebuild();
+  void install();
   void extend(Row& row, int64_t length);
   Units units_of_page() const;
   void count_page(Demand& demand, const int32_t* widths) const;
@@ -166,7 +174,7 @@ class Book {
   std::unordered_map<int64_t, Sequence> sequences_;
   int64_t next_id_ = 0;
   uint64_t stamp_ = 0;
-  std::vector<int32_t> cooled_;  // pages that a sequence left, to look at
+  std::vector<int32_t> cooled_;  // pages that nobody wants in 16 bits any more, each once
 
   Writing writing_;
   std::vector<Reserved> reserved_;
@@ -176,6 +184,7 @@ class Book {
   std::vector<wl_kv_move> moves_;
   std::vector<int64_t> piece_slots_;
   std::vector<int32_t> quantize_, quantize_bits_, shrink_, shrink_bits_;
+  std::vector<bool> listed_;  // by block: in one of the lists
 };
 
 }  // namespace warploom::kv_cache

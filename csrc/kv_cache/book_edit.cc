@@ -61,7 +61,6 @@ wl_status Book::rebuild(int64_t layer, int64_t id, int64_t length, const int32_t
   const int64_t count = (length + p_.page - 1) / p_.page, had = int64_t(row->pages.size());
   Demand demand;
   Units now{};
-  std::vector<bool> kept(had, false);
   int64_t before = -1;
   for (int64_t at = 0; at < count; ++at) {
     if (source[at] < 0) continue;
@@ -70,16 +69,8 @@ wl_status Book::rebuild(int64_t layer, int64_t id, int64_t length, const int32_t
                   source[at], ll(before + 1), ll(had - 1));
     }
     before = source[at];
-    kept[before] = true;
   }
-  for (int64_t at = 0; at < had; ++at) {
-    const int32_t page = row->pages[at];
-    if (kept[at] || pages_[page].refs > 1) continue;
-    --demand.pages;
-    for (int64_t n = 0; n < 2 * p_.hk; ++n) {
-      now[class_of(int(n % 2))] -= units_of(width_of(int32_t(page * p_.hk * 2 + n)));
-    }
-  }
+  // Beside the pages that are there: those go when all is written, so that nothing is lost before.
   const int64_t cold = cold_of(length), whole = units_of(16);
   for (int64_t at = 0; at < count; ++at) {
     if (source[at] >= 0) continue;
@@ -96,19 +87,12 @@ wl_status Book::rebuild(int64_t layer, int64_t id, int64_t length, const int32_t
   }
   WL_RETURN_IF_ERROR(make_room(demand, "the rebuild"));
 
-  Row made;
-  made.length = length;
-  made.cold = cold;
-  for (int64_t at = 0; at < count; ++at) {
-    made.pages.push_back(source[at] < 0 ? -1 : row->pages[source[at]]);
-    if (source[at] < 0) continue;
-    ++pages_[made.pages.back()].refs;
-    if (is_hot(made, at)) ++pages_[made.pages.back()].hot;
-  }
-  drop(*row);
-  *row = std::move(made);
-  chill();
   writing_ = {};
+  writing_.made.length = length;
+  writing_.made.cold = cold;
+  for (int64_t at = 0; at < count; ++at) {
+    writing_.made.pages.push_back(source[at] < 0 ? -1 : row->pages[source[at]]);
+  }
   writing_.layer = layer;
   writing_.targets = {row};
   writing_.rebuilding = true;

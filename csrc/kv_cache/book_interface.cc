@@ -187,6 +187,13 @@ wl_status wl_kv_book_settle(wl_kv_book* book) {
   });
 }
 
+wl_status wl_kv_book_settle_done(wl_kv_book* book, const int32_t* tags) {
+  return guarded(book, [&](Book& b) {
+    b.settle_done(tags);
+    return WL_OK;
+  });
+}
+
 wl_status wl_kv_book_moved(wl_kv_book* book) {
   return guarded(book, [&](Book& b) {
     b.moved();

@@ -147,6 +147,7 @@ void Book::grow(int64_t capacity) {
   move_bytes(key_grids_at(capacity_), key_grids_at(capacity), capacity_ * p_.hk * key_grid_bytes_);
   capacity_ = capacity;
   tags_.resize(capacity * p_.hk * 2, WL_KV_NO_BLOCK);
+  listed_.resize(tags_.size(), false);
   if (p_.arena) std::memcpy(p_.arena, tags_.data(), tags_.size() * 4);
   ++tags_version_;
 }
@@ -176,6 +177,7 @@ int32_t Book::take_page(int64_t layer, const int32_t* widths) {
 }
 
 void Book::release_page(int32_t page) {
+  unlist(page);
   Layer& layer = layers_[pages_[page].layer];
   for (int64_t head = 0; head < p_.hk; ++head) {
     for (int side = 0; side < 2; ++side) {

@@ -55,6 +55,7 @@ Book::Demand Book::demand_of_append(int64_t layer, const std::vector<Row*>& rows
 wl_status Book::append(int64_t layer, std::span<const int64_t> ids, int64_t s) {
   using ll = long long;
   abort();
+  missing_ = 0;
   WL_RETURN_IF_ERROR(check_layer(layer));
   if (s < 0) return fail(WL_INVALID, "s is %lld: must not be negative", ll(s));
   writing_.targets.clear();
@@ -95,14 +96,15 @@ void Book::reserve(Row* row, int64_t from, int64_t to) {
     const int64_t at = from / p_.page, end = std::min(to, (at + 1) * p_.page);
     const int32_t old = at < int64_t(row->pages.size()) ? row->pages[at] : -1;
     int32_t page = old;
+    bool cools = false;
     if (old < 0 || pages_[old].refs > 1) {
       page = take_page(writing_.layer);
       if (old >= 0) {
         copy_page(old, page);
         --pages_[old].refs;
-        --pages_[old].hot;
+        cools = --pages_[old].hot == 0;
       }
-      reserved_.push_back({row, at, page, old});
+      reserved_.push_back({row, at, page, old, cools});
     }
     for (; from < end; ++from) piece_slots_.push_back(page * p_.page + from % p_.page);
   }
@@ -140,21 +142,43 @@ bool Book::next_of_append() {
   return true;
 }
 
-// The next hole of the row; `done` counts places, and `first_` rows that were written before.
+// The next hole of what the row becomes; `done` counts places, and `first_` rows that were written
+// before. Without holes the row becomes it.
 bool Book::next_of_rebuild() {
-  Row* row = writing_.targets[0];
-  while (writing_.done < int64_t(row->pages.size()) && row->pages[writing_.done] >= 0) {
+  Row& made = writing_.made;
+  while (writing_.done < int64_t(made.pages.size()) && made.pages[writing_.done] >= 0) {
     ++writing_.done;
   }
   const int64_t at = writing_.done;
-  if (at == int64_t(row->pages.size())) return false;
-  const int32_t page = take_page(writing_.layer);
-  reserved_.push_back({row, at, page, -1});
-  const int64_t rows = std::min(p_.page, row->length - at * p_.page);
-  for (int64_t n = 0; n < rows; ++n) piece_slots_.push_back(page * p_.page + n);
+  if (at == int64_t(made.pages.size())) {
+    install();
+    return false;
+  }
   first_ += rows_;
-  target_ = 0, rows_ = rows;
+  target_ = 0, rows_ = 0;
+  if (!room_for_a_page()) return true;
+  const int32_t page = take_page(writing_.layer);
+  reserved_.push_back({&made, at, page, -1, false});
+  rows_ = std::min(p_.page, made.length - at * p_.page);
+  for (int64_t n = 0; n < rows_; ++n) piece_slots_.push_back(page * p_.page + n);
   return true;
+}
+
+void Book::install() {
+  Row& row = *writing_.targets[0];
+  Row& made = writing_.made;
+  for (const int32_t page : writing_.written) {  // counted below, with those that stay
+    pages_[page].refs = pages_[page].hot = 0;
+  }
+  for (int64_t at = 0; at < int64_t(made.pages.size()); ++at) {
+    Page& page = pages_[made.pages[at]];
+    ++page.refs;
+    if (is_hot(made, at)) ++page.hot;
+  }
+  drop(row);
+  row = std::move(made);
+  writing_.written.clear();
+  chill();
 }
 
 wl_status Book::next(bool* more) {
@@ -176,8 +200,9 @@ void Book::commit() {
     } else {
       r.row->pages[r.at] = r.page;
     }
-    if (r.old >= 0) cooled_.push_back(r.old);
+    if (r.cools) cooled_.push_back(r.old);
     if (!writing_.rebuilding) continue;
+    writing_.written.push_back(r.page);
     if (is_hot(*r.row, r.at)) continue;
     pages_[r.page].hot = 0;
     for (int64_t n = 0; n < 2 * p_.hk; ++n) {
@@ -198,6 +223,7 @@ void Book::abort() {
       ++pages_[r->old].hot;
     }
   }
+  for (const int32_t page : writing_.written) release_page(page);
   reserved_.clear();
   extents_.clear();
   writing_ = {};

@@ -26,6 +26,11 @@ class Slabs {
   // The first unit of a block; moves others where no room lies together. At least `units` are free.
   int64_t take(int units, int32_t owner);
 
+  // Whether a block of so many units starts at `unit` and is this owner's.
+  bool holds(int64_t unit, int units, int32_t owner) const {
+    return owner_[unit] == owner && size_[unit] == units;
+  }
+
   // Keeps the first `keep` units of the block that starts at `unit`; 0: none.
   void shrink(int64_t unit, int keep);
 

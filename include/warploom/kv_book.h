@@ -90,8 +90,8 @@ WL_API wl_status wl_kv_book_reorder(wl_kv_book* book, const int64_t* sequences, 
 WL_API wl_status wl_kv_book_append(wl_kv_book* book, int64_t layer, const int64_t* sequences,
                                    int64_t b, int64_t s);
 /* Gives a sequence of a layer other pages: source[n] is the place of one that it has, or -1 for one
- * to write, of widths[n, hk, 2]. WL_MEMORY where they do not fit, and then nothing has changed;
- * otherwise the pages that are not kept are gone. */
+ * to write, of widths[n, hk, 2]. WL_MEMORY where those to write do not fit beside what is there.
+ * The sequence changes when wl_kv_book_next has no more pieces, and is what it was until then. */
 WL_API wl_status wl_kv_book_rebuild(wl_kv_book* book, int64_t layer, int64_t sequence,
                                     int64_t length, const int32_t* source, const int32_t* widths);
 /* Gives a sequence that has none in a layer new pages of widths [pages, hk, 2], to be filled from
@@ -106,7 +106,7 @@ WL_API wl_status wl_kv_book_next(wl_kv_book* book, int32_t* more);
 /* The piece was written: lengths grow, and pages that left the window wait to be quantized. */
 WL_API wl_status wl_kv_book_commit(wl_kv_book* book);
 /* The piece was not written: the pages it would have had are free again, the rest of the append is
- * forgotten. */
+ * forgotten, and the sequence of a rebuild is what it was. */
 WL_API wl_status wl_kv_book_abort(wl_kv_book* book);
 
 /* Lists the blocks of pages at `indices` of a sequence (NULL: of all its pages) and of `heads`
@@ -117,6 +117,10 @@ WL_API wl_status wl_kv_book_shrink(wl_kv_book* book, int64_t layer, int64_t sequ
                                    const int64_t* heads, int64_t head_count, int32_t shared);
 /* Listed blocks have their new widths: what they no longer need is free. */
 WL_API wl_status wl_kv_book_settle(wl_kv_book* book);
+/* An op failed: the listed blocks that `tags` [capacity, hk, 2] gives fewer bits have them, the
+ * others stay as they are, and nothing is listed any more. NULL: the tags in the book's arena; a
+ * book without one takes no block as done. */
+WL_API wl_status wl_kv_book_settle_done(wl_kv_book* book, const int32_t* tags);
 /* The listed moves were made. */
 WL_API wl_status wl_kv_book_moved(wl_kv_book* book);
 

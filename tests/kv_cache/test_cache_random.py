@@ -131,7 +131,11 @@ class Caches(RuleBasedStateMachine):
         seqs = sorted(self.model)
         index = data.draw(st.lists(st.integers(0, len(seqs) - 1), min_size=len(seqs),
                                    max_size=len(seqs)))  # fmt: skip
+        same = index == list(range(len(seqs)))
+        before = [self.cache.widths(0, seq) for seq in seqs]
         self.cache.reorder(seqs, index)
+        for seq, widths in zip(seqs, before, strict=True):
+            assert not same or torch.equal(self.cache.widths(0, seq), widths)
         self.model = {seq: list(self.model[seqs[n]]) for seq, n in zip(seqs, index, strict=True)}
 
     @precondition(lambda self: self.model)
@@ -140,18 +144,21 @@ class Caches(RuleBasedStateMachine):
         layer=st.integers(0, LAYERS - 1),
         bits=st.sampled_from([8, 4, 2, (16, 4), (2, 8)]),
         shared=st.booleans(),
+        heads=st.sampled_from([None, None, [1]]),
     )
-    def shrink(self, data, layer, bits, shared):
+    def shrink(self, data, layer, bits, shared, heads):
         seq = self.some(data)
         before = self.cache.widths(layer, seq)
         pages = None
         if len(before) and data.draw(st.booleans()):
             pages = data.draw(st.sets(st.integers(0, len(before) - 1)))
         nbytes = self.cache.nbytes(layer)
-        freed = self.cache.shrink(layer, seq, bits, pages, shared=shared)
+        freed = self.cache.shrink(layer, seq, bits, pages, heads, shared=shared)
         assert self.cache.nbytes(layer) == nbytes - freed
         after = self.cache.widths(layer, seq)
         length = self.cache.length(layer, seq)
+        if heads:
+            assert torch.equal(after[:, 0], before[:, 0])
         for n in range(len(before)):
             mine = n * SIZE < self.sink or (n + 1) * SIZE > length - self.window
             if mine or (pages is not None and n not in pages):
@@ -183,6 +190,60 @@ class Caches(RuleBasedStateMachine):
         self.model[seq][layer] = tuple(x[stay] for x in before)
         self.near(seq, layer)
         self.refresh(seq, layer)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def crop(self, data):
+        seq = self.some(data)
+        longest = max(self.cache.length(layer, seq) for layer in range(LAYERS))
+        length = data.draw(st.integers(0, longest))
+        before = [self.cache.read(layer, seq) for layer in range(LAYERS)]
+        try:
+            self.cache.crop(seq, length)
+        except MemoryError:
+            length = longest
+        for layer, old in enumerate(before):
+            found = self.cache.read(layer, seq)
+            assert all(torch.equal(a, b[:length]) for a, b in zip(found, old, strict=True))
+            if length < len(old[0]):
+                self.refresh(seq, layer)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), layer=st.integers(0, LAYERS - 1))
+    def rotate(self, data, layer):
+        seq = self.some(data)
+        k, v = self.cache.read(layer, seq, dtype=torch.float32)
+        try:
+            self.cache.rotate(layer, seq, 1.5, torch.tensor([0.5, 0.25]))
+        except MemoryError:
+            assert torch.equal(self.cache.read(layer, seq, dtype=torch.float32)[0], k)
+            return
+        turned, same = self.cache.read(layer, seq, dtype=torch.float32)
+        assert torch.equal(same, v)
+        rest = [n for n in range(self.d) if n not in (0, 1, 2, 3)]
+        assert turned.shape == k.shape
+        if bool((self.cache.widths(layer, seq)[..., 0] == 16).all()):
+            assert torch.equal(turned[..., rest], k[..., rest])
+        self.refresh(seq, layer)
+
+    @rule(layer=st.integers(0, LAYERS - 1), bits=st.sampled_from([16, 8, 4, 2, (8, 2), (4, 16)]))
+    def set_bits(self, layer, bits):
+        before = {seq: self.cache.widths(layer, seq) for seq in self.model}
+        self.cache.set_bits(layer, bits)
+        for seq, widths in before.items():
+            assert torch.equal(self.cache.widths(layer, seq), widths)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), layer=st.integers(0, LAYERS - 1))
+    def attend(self, data, layer):
+        seq = self.some(data)
+        if self.cache.length(layer, seq) == 0:
+            return
+        q = torch.randn(1, 1, 2 * HEADS, self.d, generator=self.generator)
+        o = self.cache.attend(layer, q, [seq])
+        k, v = self.cache.read(layer, seq, dtype=torch.float32)
+        wanted = wl.attention(q, k[None], v[None], wl.mask.causal())
+        assert (o - wanted).norm() < 2e-3 * wanted.norm() + 1e-5
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())

@@ -414,16 +414,41 @@ def test_wrong_caches_are_refused(change, message):
         cache_of(**change)
 
 
-def test_the_least_budget_is_enough():
+@pytest.mark.parametrize("piece", [1, 16, 1000])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 2, 32, 32, 16, 20, 40),
+        (30, 3, 64, 64, 64, 1, 128),
+        (2, 1, 128, 128, 64, 0, 0),
+        (5, 2, 48, 32, 16, 0, 17),
+        (1, 1, 16, 16, 16, 0, 0),
+    ],
+    ids=str,
+)
+def test_the_least_budget_is_enough(shape, piece):
+    """Every page that it is for, in every layer, full, however they come."""
+    layers, heads, d, dv, size, sink, window = shape
+    if layers * piece == 30:
+        piece = 8
+    options = {
+        "layers": layers, "kv_heads": heads, "head_dim": d, "value_head_dim": dv,
+        "page_size": size, "sink": sink, "window": window,
+    }  # fmt: skip
     with pytest.raises(ValueError, match="must be at least") as told:
-        cache_of(max_bytes=0, layers=3, sink=20, window=40)
+        wl.PagedKVCache(max_bytes=0, **options)
     least = int(str(told.value).split("at least ")[1].split(",")[0])
     with pytest.raises(ValueError, match="must be at least"):
-        cache_of(max_bytes=least - 1, layers=3, sink=20, window=40)
-    cache = cache_of(max_bytes=least, layers=3, sink=20, window=40)
+        wl.PagedKVCache(max_bytes=least - 1, **options)
+    cache = wl.PagedKVCache(max_bytes=least, **options)
     seq = cache.add_sequence()
-    for layer in range(3):
-        cache.append(layer, seq, *rows(60))
+    length = (-(-sink // size) + -(-window // size) + 1) * size
+    k, v = torch.randn(length, heads, d), torch.randn(length, heads, dv)
+    for start in range(0, length, piece):
+        for layer in range(layers):
+            cache.append(layer, seq, k[start : start + piece], v[start : start + piece])
+    assert cache.stats()["pages"] == layers * length // size
+    assert torch.equal(cache.read(layers - 1, seq)[0], k.bfloat16())
     cache.validate()
 
 

@@ -108,6 +108,50 @@ def test_beams_under_a_budget(monkeypatch):
     assert torch.equal(plain, paged)
 
 
+def test_beams_that_share_all_pages_halve_a_few_at_a_time(monkeypatch):
+    """Every step reorders; halvings go on as if it did not."""
+    model = make()
+    layout = Layout.of(model.config, sink=1, **SMALL)
+    budget = layout.uniform_nbytes(256, 2) * 3
+    profile = pm_kvq.sensitivity(model, [token_ids(128)], layout=layout)
+    widths = pm_kvq.allocate(profile, budget, 256, batch=2)
+    ids = token_ids(2, 256)
+
+    def run():
+        past, found, bits = pm_kvq.Cache(model.config, widths), [], []
+        for begin in range(0, 256, 4):
+            found.append(fed(model, past, ids[:, begin : begin + 4], [4]))
+            past.reorder_cache(torch.tensor([0, 1]))
+            bits.append(past.mean_bits())
+        return torch.cat(found, 1), bits
+
+    (plain, their_bits), (paged, bits) = both(monkeypatch, run)
+    assert bits == their_bits
+    assert len({str(each) for each in bits}) > 4, "nothing halved"
+    same(plain, paged)
+
+
+def test_what_was_stored_is_not_stored_again(monkeypatch):
+    """An append that fails for another reason than room."""
+    model = make()
+    layout = Layout.of(model.config, sink=1, **SMALL)
+    profile = pm_kvq.sensitivity(model, [token_ids(128)], layout=layout)
+    widths = pm_kvq.allocate(profile, layout.uniform_nbytes(192, 4), 192)
+    past = pm_kvq.Cache(model.config, widths)
+    fed(model, past, token_ids(1, 60), [60])
+    store, append = past._store, past._store.append
+
+    def fails(*arguments):
+        append(*arguments)
+        raise MemoryError("host memory ran out")
+
+    monkeypatch.setattr(store, "append", fails)
+    with pytest.raises(MemoryError, match="host memory"):
+        fed(model, past, token_ids(1, 2, seed=1), [2])
+    lengths = [store.length(0, seq) for seq in past._sequences]
+    assert lengths == [62]
+
+
 def test_bfloat16_and_fast(monkeypatch):
     model, ids = make(dtype=torch.bfloat16), token_ids(1, 120)
 

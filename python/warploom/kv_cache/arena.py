@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,11 +37,30 @@ class Geometry:
         """Bytes of a page of one layer: its blocks, and its tags and grids."""
         k, v = widths
         blocks = self.page_size * (self.head_dim * k + self.value_head_dim * v) // 8
+        return self.kv_heads * (blocks + self._metadata_bytes())
+
+    def _metadata_bytes(self) -> int:
+        """Tags and grids of a page and head."""
         keys = self.page_size if self.keys_per_channel else self.head_dim
         across = self.head_dim if self.keys_per_channel else self.page_size
         grids = keys // self.key_group * across
         grids += self.value_head_dim // self.value_group * self.page_size
-        return self.kv_heads * (blocks + 8 + 4 * grids)
+        return 8 + 4 * grids
+
+    @property
+    def quantum_bytes(self) -> int:
+        """Blocks start at multiples of it."""
+        return self.page_size * math.gcd(self.head_dim, self.value_head_dim) // 4
+
+    def arena_bytes(self, pages: int) -> int:
+        """What an arena needs for so many pages of 16 bits, taken one by one: their blocks, and as
+        much room for tags and grids as the books ever make for them."""
+        room = pages + pages // 8 + 16
+        # Tags lie in whole lines, blocks at whole quanta.
+        metadata = -(-room * self.kv_heads * 8 // _LINE) * _LINE
+        metadata += room * self.kv_heads * (self._metadata_bytes() - 8)
+        blocks = pages * self.kv_heads * self.page_size * (self.head_dim + self.value_head_dim) * 2
+        return -(-metadata // self.quantum_bytes) * self.quantum_bytes + blocks
 
 
 class Arena:
@@ -124,21 +145,49 @@ class Arena:
         """Quantizes and shrinks what the books list, and tells them."""
         quantize, quantize_bits, quantizes, shrink, shrink_bits, shrinks = self.book.work()
         self.sync()
-        for function, blocks, bits, count in (
-            (_core.kv_quantize_pages, quantize, quantize_bits, quantizes),
-            (_core.kv_shrink_pages, shrink, shrink_bits, shrinks),
-        ):
-            if count == 0:
-                continue
-            kept = []  # until the call has returned
-            if self.remote:
-                for address in (blocks, bits):
-                    kept.append(_ints(address, count, torch.int32).to(self.memory.device))
-                blocks, bits = (tensor.data_ptr() for tensor in kept)
-            where = exec_of(self.memory, None, False)
-            function(*where, 0, 0, *self.fields, count, blocks, bits)
-        if quantizes or shrinks:
-            _core.kv_book_settle(self.address)
+        try:
+            for function, blocks, bits, count in (
+                (_core.kv_quantize_pages, quantize, quantize_bits, quantizes),
+                (_core.kv_shrink_pages, shrink, shrink_bits, shrinks),
+            ):
+                if count == 0:
+                    continue
+                kept = []  # until the call has returned
+                if self.remote:
+                    for address in (blocks, bits):
+                        kept.append(_ints(address, count, torch.int32).to(self.memory.device))
+                    blocks, bits = (tensor.data_ptr() for tensor in kept)
+                where = exec_of(self.memory, None, False)
+                function(*where, 0, 0, *self.fields, count, blocks, bits)
+            if quantizes or shrinks:
+                _core.kv_book_settle(self.address)
+        except BaseException:
+            self._settle_done()
+            raise
+
+    def _settle_done(self) -> None:
+        """After an op failed: the books learn from tags which blocks it had done."""
+        tags = None
+        if self.remote:
+            with contextlib.suppress(Exception):  # the op's own error is the one to tell
+                tags = self.pages.tags.cpu()
+        _core.kv_book_settle_done(self.address, 0 if tags is None else tags.data_ptr())
+
+    def validate(self) -> None:
+        """Pages, books, and that both say the same."""
+        self.sync()
+        self.pages.validate()
+        self.book.check()
+        *_, address, _ = self.book.arrays()
+        tags = self.pages.tags.cpu().flatten()
+        booked = _ints(address, tags.numel(), torch.int32)
+        wrong = (tags != booked).nonzero()
+        if len(wrong):
+            n, heads = int(wrong[0]), self.geometry.kv_heads
+            raise ValueError(
+                f"tags of page {n // (2 * heads)}, head {n // 2 % heads}, "
+                f"{'values' if n % 2 else 'keys'}: {int(tags[n])}, the books have {int(booked[n])}"
+            )
 
     def page_ids(self, layer: int, seq: int) -> list[int]:
         """The pages of a sequence, in order."""

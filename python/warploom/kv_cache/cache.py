@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,9 +87,9 @@ class PagedKVCache:
         both = _pair(bits)
         if not isinstance(max_bytes, int) or max_bytes < 0:
             raise ValueError(f"max_bytes is {max_bytes!r}: must be an integer, not negative")
-        quantum = page_size * math.gcd(head_dim, value_head_dim) // 4
-        if max_bytes > quantum << 29:
-            raise ValueError(f"max_bytes is {max_bytes}: must be at most {quantum << 29}")
+        most = geometry.quantum_bytes << 29
+        if max_bytes > most:
+            raise ValueError(f"max_bytes is {max_bytes}: must be at most {most}")
         self._arena = Arena(geometry, both, max_bytes, torch.device(device))
         least = self.least_bytes(geometry)
         if max_bytes < least:
@@ -109,8 +108,7 @@ class PagedKVCache:
         """What a cache needs to hold one sequence of sink, window and an open page."""
         page = geometry.page_size
         pages = -(-geometry.sink // page) + -(-geometry.window // page) + 1
-        # Tags lie in whole lines.
-        return geometry.layers * pages * geometry.page_bytes() + 64
+        return geometry.arena_bytes(geometry.layers * pages)
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +162,9 @@ class PagedKVCache:
             ValueError: an argument is wrong, a sequence is unknown, or k or v holds an infinity, a
                 NaN, or a value of 2**127 or more; nothing is appended.
             MemoryError: pages are exhausted; nothing is appended. The message says how many bytes
-                are missing.
+                are missing, and so does :meth:`shortfall`. Where that is 0, host memory ran out
+                instead, for codes of pages that were to be quantized: those stay in 16 bits until
+                :meth:`shrink`, and :meth:`length` tells what is appended.
         """
         seqs = (seq,) if isinstance(seq, int) else tuple(seq)
         code, s = self._check_rows(k, v, None if isinstance(seq, int) else len(seqs))
@@ -338,7 +338,12 @@ class PagedKVCache:
         return self._book.usage(-1)["free_bytes"] - before
 
     def set_bits(self, layer: int, bits: Bits) -> None:
-        """The width that pages of a layer get from now on; those that are there stay."""
+        """The width that pages of a layer get when they leave the window from now on. Those that
+        have left already stay as they are until :meth:`shrink`.
+
+        Raises:
+            ValueError: bits or layer is wrong.
+        """
         self._book.set_bits(layer, _pair(bits))
         self._bits[layer] = _pair(bits)
 
@@ -377,17 +382,25 @@ class PagedKVCache:
 
         Raises:
             ValueError: an argument is wrong.
-            MemoryError: pages are exhausted; nothing has changed.
+            MemoryError: pages are exhausted: those to write must fit beside those that are there.
+
+        Whatever is raised while pages are written, nothing has changed.
         """
         edit.keep(self._arena, layer, seq, positions)
 
     def crop(self, seq: int, length: int) -> None:
-        """Forgets what lies at ``length`` and beyond in every layer that has it: :meth:`keep`."""
-        if length < 0:
-            raise ValueError(f"length is {length}: must not be negative")
-        for layer in range(self.geometry.layers):
-            if self.length(layer, seq) > length:
-                self.keep(layer, seq, torch.arange(length))
+        """Forgets what lies at ``length`` and beyond in every layer that has it: :meth:`keep`.
+
+        A last page that is not full and has fewer than 16 bits is written anew, in every layer; at
+        multiples of ``page_size`` a crop needs no room.
+
+        Raises:
+            ValueError: length is negative, or the sequence unknown.
+            MemoryError: pages are exhausted: those to write must fit beside those that are there.
+
+        Whatever is raised while pages are written, nothing has changed in any layer.
+        """
+        edit.crop(self._arena, seq, length)
 
     def rotate(
         self,
@@ -426,13 +439,13 @@ class PagedKVCache:
         return edit.copy_to(self._arena, seq, other._arena)
 
     def validate(self) -> None:
-        """Checks everything: blocks lie apart, grids are grids, every page of a sequence is there.
+        """Checks everything: blocks lie apart, grids are grids, every page of a sequence is there,
+        bytes are counted right, and the books have the widths and places that tags have.
 
         Raises:
             ValueError: what is wrong, and where.
         """
-        self._arena.pages.validate()
-        self._book.check()
+        self._arena.validate()
 
     def nbytes(self, layer: int | None = None) -> int:
         """Bytes of pages in use: blocks, tags and grids; of one layer, or of all."""

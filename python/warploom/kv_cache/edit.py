@@ -57,16 +57,36 @@ def keep(arena: Arena, layer: int, seq: int, positions: torch.Tensor) -> None:
     moved = [chunk for chunk, source in chunks if source < 0]
     # Read before anything changes: what they come from may be written over.
     rows = arena.read(layer, seq, torch.cat(moved), torch.bfloat16) if moved else None
-    arena.book.rebuild(layer, seq, len(positions), sources, widths.flatten().tolist())
-    arena.refresh()
-    arena.work()
-    while (piece := _core.kv_book_next(arena.address)) is not None:
-        assert rows is not None
-        slots, _, start, count = piece
-        k, v = (x[None, start : start + count] for x in rows)
-        arena.write(DTYPE_CODES[torch.bfloat16], k, v, slots)
-        if _core.kv_book_commit(arena.address):
-            arena.work()
+    try:
+        arena.book.rebuild(layer, seq, len(positions), sources, widths.flatten().tolist())
+        arena.refresh()
+        while (piece := _core.kv_book_next(arena.address)) is not None:
+            assert rows is not None
+            slots, _, start, count = piece
+            k, v = (x[None, start : start + count] for x in rows)
+            arena.write(DTYPE_CODES[torch.bfloat16], k, v, slots)
+            if _core.kv_book_commit(arena.address):
+                arena.work()
+    except BaseException:
+        _core.kv_book_abort(arena.address)
+        raise
+    arena.work()  # what only this sequence wanted in 16 bits
+
+
+def crop(arena: Arena, seq: int, length: int) -> None:
+    if length < 0:
+        raise ValueError(f"length is {length}: must not be negative")
+    layers = [n for n in range(arena.geometry.layers) if arena.length(n, seq) > length]
+    if not layers:
+        return
+    made = arena.book.fork(seq)  # all layers of it are cropped, or none of the sequence
+    try:
+        for layer in layers:
+            keep(arena, layer, made, torch.arange(length))
+        arena.book.reorder([seq, made], [1, 0])
+    finally:
+        arena.book.free(made)
+        arena.work()
 
 
 def rotate(

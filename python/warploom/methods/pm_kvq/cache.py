@@ -253,7 +253,11 @@ class Cache(TransformersCache):  # type: ignore[misc]
             try:
                 self._store.append(layer, sequences, k, v)
                 return
-            except MemoryError:  # free bytes that do not lie together
+            except MemoryError:
+                # Pages that do not fit: nothing is stored. Of any other cause something may be, and
+                # to store it twice is worse than to stop.
+                if self._store.shortfall() == 0:
+                    raise
                 if self._shrinking is None or not self._shrinking.halve(self._sequences):
                     raise
 

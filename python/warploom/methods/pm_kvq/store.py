@@ -46,6 +46,7 @@ class PagedStore:
         self.append = self._pages.append
         self.set_bits = self._pages.set_bits
         self.shrink = self._pages.shrink
+        self.shortfall = self._pages.shortfall
 
     def nbytes(self) -> int:
         return int(self._pages.nbytes())
