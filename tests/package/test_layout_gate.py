@@ -19,6 +19,9 @@ STUB = """
 namespace warploom::attention {
 KernelTable gpu_table() { return {nullptr, 0}; }
 }
+namespace warploom::kv_cache {
+KernelTable gpu_table() { return {nullptr, 0}; }
+}
 """
 ASK = """
 import json, warploom
