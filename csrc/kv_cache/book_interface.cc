@@ -3,6 +3,7 @@
 
 #include "base/saturating.h"
 #include "kv_cache/book.h"
+#include "kv_cache/checks.h"
 #include "warploom/kv_cache.h"
 
 struct wl_kv_book {
@@ -13,23 +14,9 @@ struct wl_kv_book {
 namespace warploom::kv_cache {
 namespace {
 
-using ll = long long;
-
-wl_status check_bits(const char* name, int32_t bits) {
+wl_status check_width(const char* name, int32_t bits) {
   if (bits == 16 || bits == 8 || bits == 4 || bits == 2) return WL_OK;
   return fail(WL_INVALID, "%s is %d: must be 16, 8, 4 or 2", name, bits);
-}
-
-wl_status check_multiple(const char* name, int64_t value) {
-  if (value > 0 && value % WL_KV_GROUP_MULTIPLE == 0 && value <= int64_t{1} << 24) return WL_OK;
-  return fail(WL_INVALID, "%s is %lld: must be a positive multiple of %d, at most 2^24", name,
-              ll(value), WL_KV_GROUP_MULTIPLE);
-}
-
-wl_status check_divides(const char* name, int64_t group, const char* of, int64_t size) {
-  WL_RETURN_IF_ERROR(check_multiple(name, group));
-  if (size % group == 0) return WL_OK;
-  return fail(WL_INVALID, "%s is %lld: must divide %s, %lld", name, ll(group), of, ll(size));
 }
 
 wl_status validate(const wl_kv_book_params* params) {
@@ -42,17 +29,14 @@ wl_status validate(const wl_kv_book_params* params) {
     if (count >= 1 && count <= 1 << 20) continue;
     return fail(WL_INVALID, "%s is %lld: must be from 1 to 2^20", name, ll(count));
   }
-  WL_RETURN_IF_ERROR(check_multiple("page", p.page));
-  WL_RETURN_IF_ERROR(check_multiple("d", p.d));
-  WL_RETURN_IF_ERROR(check_multiple("dv", p.dv));
-  if (p.keys_per_channel) {
-    WL_RETURN_IF_ERROR(check_divides("key_group", p.key_group, "page", p.page));
-  } else {
-    WL_RETURN_IF_ERROR(check_divides("key_group", p.key_group, "d", p.d));
+  WL_RETURN_IF_ERROR(check_page_shape(p));
+  for (const auto& [name, size] :
+       {std::pair{"page", p.page}, std::pair{"d", p.d}, std::pair{"dv", p.dv}}) {
+    if (size <= 1 << 24) continue;
+    return fail(WL_INVALID, "%s is %lld: must be at most 2^24", name, ll(size));
   }
-  WL_RETURN_IF_ERROR(check_divides("value_group", p.value_group, "dv", p.dv));
-  WL_RETURN_IF_ERROR(check_bits("key_bits", p.key_bits));
-  WL_RETURN_IF_ERROR(check_bits("value_bits", p.value_bits));
+  WL_RETURN_IF_ERROR(check_width("key_bits", p.key_bits));
+  WL_RETURN_IF_ERROR(check_width("value_bits", p.value_bits));
   for (const auto& [name, count] : {std::pair{"sink", p.sink}, std::pair{"window", p.window}}) {
     if (count >= 0 && count <= int64_t{1} << 40) continue;
     return fail(WL_INVALID, "%s is %lld: must be from 0 to 2^40", name, ll(count));
@@ -202,8 +186,8 @@ wl_status wl_kv_book_moved(wl_kv_book* book) {
 }
 
 wl_status wl_kv_book_set_bits(wl_kv_book* book, int64_t layer, const int32_t* bits) {
-  WL_RETURN_IF_ERROR(check_bits("key bits", bits[0]));
-  WL_RETURN_IF_ERROR(check_bits("value bits", bits[1]));
+  WL_RETURN_IF_ERROR(check_width("key bits", bits[0]));
+  WL_RETURN_IF_ERROR(check_width("value bits", bits[1]));
   return guarded(book, [&](Book& b) { return b.set_bits(layer, bits); });
 }
 

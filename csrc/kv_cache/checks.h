@@ -46,6 +46,32 @@ inline wl_status check_bits(const char* name, int32_t bits) {
   return fail(WL_INVALID, "%s is %d: must be 8, 4 or 2", name, bits);
 }
 
+inline wl_status check_multiple(const char* name, int64_t value) {
+  if (value > 0 && value % WL_KV_GROUP_MULTIPLE == 0 && value <= kMost) return WL_OK;
+  return fail(WL_INVALID, "%s is %lld: must be a positive multiple of %d", name, ll(value),
+              WL_KV_GROUP_MULTIPLE);
+}
+
+inline wl_status check_group(const char* name, int64_t group, const char* of, int64_t size) {
+  WL_RETURN_IF_ERROR(check_multiple(name, group));
+  if (size % group == 0) return WL_OK;
+  return fail(WL_INVALID, "%s is %lld: must divide %s, %lld", name, ll(group), of, ll(size));
+}
+
+// The sizes of a page and of its groups, where pages and books state them.
+template <class Shape>
+wl_status check_page_shape(const Shape& p) {
+  WL_RETURN_IF_ERROR(check_multiple("page", p.page));
+  WL_RETURN_IF_ERROR(check_multiple("d", p.d));
+  WL_RETURN_IF_ERROR(check_multiple("dv", p.dv));
+  if (p.keys_per_channel) {
+    WL_RETURN_IF_ERROR(check_group("key_group", p.key_group, "page", p.page));
+  } else {
+    WL_RETURN_IF_ERROR(check_group("key_group", p.key_group, "d", p.d));
+  }
+  return check_group("value_group", p.value_group, "dv", p.dv);
+}
+
 inline wl_status check_dtype(int32_t dtype) {
   if (dtype >= WL_F32 && dtype <= WL_BF16) return WL_OK;
   return fail(WL_INVALID, "dtype is %d: must be 0, 1 or 2", dtype);

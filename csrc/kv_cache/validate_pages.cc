@@ -10,30 +10,10 @@
 namespace warploom::kv_cache {
 namespace {
 
-wl_status check_multiple(const char* name, int64_t value) {
-  if (value > 0 && value % WL_KV_GROUP_MULTIPLE == 0 && value <= kMost) return WL_OK;
-  return fail(WL_INVALID, "%s is %lld: must be a positive multiple of %d", name, ll(value),
-              WL_KV_GROUP_MULTIPLE);
-}
-
-wl_status check_group(const char* name, int64_t group, const char* of, int64_t size) {
-  WL_RETURN_IF_ERROR(check_multiple(name, group));
-  if (size % group == 0) return WL_OK;
-  return fail(WL_INVALID, "%s is %lld: must divide %s, %lld", name, ll(group), of, ll(size));
-}
-
 wl_status check_pages(const wl_kv_pages& p) {
   WL_RETURN_IF_ERROR(check_size("pages", p.pages));
   WL_RETURN_IF_ERROR(check_size("hk", p.hk));
-  WL_RETURN_IF_ERROR(check_multiple("page", p.page));
-  WL_RETURN_IF_ERROR(check_multiple("d", p.d));
-  WL_RETURN_IF_ERROR(check_multiple("dv", p.dv));
-  if (p.keys_per_channel) {
-    WL_RETURN_IF_ERROR(check_group("key_group", p.key_group, "page", p.page));
-  } else {
-    WL_RETURN_IF_ERROR(check_group("key_group", p.key_group, "d", p.d));
-  }
-  WL_RETURN_IF_ERROR(check_group("value_group", p.value_group, "dv", p.dv));
+  WL_RETURN_IF_ERROR(check_page_shape(p));
   WL_RETURN_IF_ERROR(check_size("pool_bytes", p.pool_bytes));
   if (p.quantum_bytes <= 0 || p.quantum_bytes % 64) {
     return fail(WL_INVALID, "quantum_bytes is %lld: must be a positive multiple of 64",
